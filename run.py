@@ -1,0 +1,175 @@
+"""The course's one command. It needs Python 3.11 or newer and nothing else.
+
+    python3 run.py                    open the course in JupyterLab; options after `lab` reach JupyterLab
+    python3 run.py test               run all unit tests and pages, and measure what they cover of vae_lib
+    python3 run.py test 04 -x         run page 04 alone: pages or paths first, then options of pytest
+    python3 run.py test -k kl         options alone: every test and page that they select
+    python3 run.py train RECIPE       train a recorded recipe
+    python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
+    python3 run.py figures            draw what the README shows into figures/
+    python3 run.py ledger             print the table of equations and their checks
+
+The first run makes .venv with the versions in constraints.txt, unless the running Python has them already.
+"""
+import sys
+
+if sys.version_info < (3, 11):  # an old Python must be able to read the whole file: no f-strings here
+    sys.exit("run.py: the course needs Python 3.11 or newer, and this is {}.{}. Start run.py with a newer "
+             "one, for example: python3.11 run.py".format(*sys.version_info[:2]))
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "vae-lib-stamp"  # fingerprint() of what run.py installed in .venv, or UNFINISHED
+UNFINISHED = "unfinished"
+SIZE = "6.2 GB of disk, or 1.6 GB with a CPU build of torch (README.md says how)"
+INSTALL = ["-m", "pip", "install", "-c", "constraints.txt", "-e", ".[test]"]
+TASKS = {
+    "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
+            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"],
+    "test": ["-m", "pytest", "--nbval"],
+    "train": ["-m", "vae_lib.recipes"],
+    "refresh": ["-m", "vae_lib.pages", "refresh"],
+    "figures": ["figures/draw.py"],
+    "ledger": ["-m", "vae_lib.pages", "ledger"],
+}
+
+
+def say(text):
+    sys.stdout.write("run.py: {}\n".format(text))
+    sys.stdout.flush()
+
+
+def pins():
+    """The version of each package in constraints.txt."""
+    return dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+
+
+def lacking():
+    """What keeps the running Python from serving, in words, or "" for nothing."""
+    wanted = pins()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in project["dependencies"] + project["optional-dependencies"]["test"]:
+        name = re.match(r"[\w.-]+", requirement).group()
+        try:
+            version = importlib.metadata.version(name).split("+")[0]  # a CPU build of torch is 2.14.1+cpu
+        except importlib.metadata.PackageNotFoundError:
+            return "no " + name
+        if version != wanted[name]:
+            return "{} {}, not {}".format(name, version, wanted[name])
+    path = sys.path[:]
+    sys.path[:] = [p for p in path if pathlib.Path(p).resolve() != ROOT]  # as in a notebook's kernel
+    spec = importlib.util.find_spec("vae_lib")
+    sys.path[:] = path
+    ours = spec and spec.origin and pathlib.Path(spec.origin).resolve().parent == ROOT / "vae_lib"
+    return "" if ours else "no vae_lib of this folder"
+
+
+def fingerprint():
+    """Hash of what .venv must hold; the folder counts too, as the editable install points to it."""
+    files = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"\0".join(files + [str(ROOT).encode()])).hexdigest()
+
+
+def step(argv, hint):
+    if subprocess.call(argv, cwd=str(ROOT)):
+        sys.exit("run.py: this step failed: {}\nrun.py: {}".format(" ".join(argv), hint))
+
+
+def install():
+    """Make .venv, or bring it to the pins. Killed on the way, it is marked as unfinished, and made anew."""
+    before = STAMP.read_text() if STAMP.exists() else ""
+    if PYTHON.exists() and before != UNFINISHED:
+        say("bringing .venv to the versions in constraints.txt")
+    elif VENV.exists() and not before:
+        sys.exit("run.py: .venv has no working Python and was not made by run.py. Remove it, then try again")
+    else:
+        say("making .venv with the versions in constraints.txt: 2 to 5 minutes, " + SIZE)
+        before = UNFINISHED
+        VENV.mkdir(exist_ok=True)
+        STAMP.write_text(UNFINISHED)
+        for path in set(VENV.iterdir()) - {STAMP}:
+            shutil.rmtree(str(path)) if path.is_dir() and not path.is_symlink() else path.unlink()
+        step([sys.executable, "-m", "venv", str(VENV)], "this Python cannot make environments. On Debian or "
+             "Ubuntu: apt install python3-venv. Then try again")
+    STAMP.write_text(UNFINISHED)
+    try:
+        step([str(PYTHON)] + INSTALL, "pip says why in its last lines above. Is the network up, and is there "
+             "room: {}? Then try again; if it fails again, remove .venv first".format(SIZE))
+    except SystemExit:
+        STAMP.write_text(before)  # pip refused before it changed anything: an older .venv is still whole
+        raise
+    STAMP.write_text(fingerprint())
+
+
+def find_python():
+    """The Python that has the packages: the running one, or else that of .venv, installed if need be."""
+    lack = lacking()
+    if not lack:
+        return sys.executable
+    inside = pathlib.Path(sys.prefix).resolve() == VENV.resolve()
+    if inside or not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
+        say("{} has {}".format(sys.executable, lack))
+        install()
+    return str(PYTHON)
+
+
+def test_arguments(args):
+    """Arguments for pytest. Coverage is measured, and required, where nothing is selected or changed."""
+    places = list(itertools.takewhile(lambda arg: not arg.startswith("-"), args))
+    options = args[len(places):]
+    if not places:
+        whole = ["tests", "notebooks", "-n", "2", "--dist", "loadfile"]
+        return whole + (options or ["--cov=vae_lib"])
+    targets = []
+    for place in places:
+        pages = list(ROOT.glob("notebooks/{}_*.ipynb".format(place))) if re.fullmatch(r"\d\d", place) else []
+        if not pages and not (ROOT / place.split("::")[0]).exists():
+            sys.exit("run.py: no page or path {}. A page is named by its two digits: 04".format(place))
+        targets += [str(page.relative_to(ROOT)) for page in pages] or [place]
+    return targets + options
+
+
+def settle_environment(one_thread):
+    """Let VAE_DATA hold in any folder, as kernels start in the notebook's; pages are run with one thread."""
+    data = os.environ.get("VAE_DATA")
+    if data and data != "sample":
+        os.environ["VAE_DATA"] = os.path.abspath(data)
+    if one_thread:
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def main(args):
+    task, args = (args[0], args[1:]) if args else ("lab", [])
+    if task not in TASKS:
+        print(__doc__)
+        sys.exit(0 if task in ("-h", "--help") else "run.py: there is no task " + task)
+    if task == "test":
+        args = test_arguments(args)
+    elif task == "lab" and hasattr(os, "geteuid") and os.geteuid() == 0:
+        args = ["--allow-root"] + args  # as in a container; JupyterLab refuses root otherwise
+    settle_environment(one_thread=task == "refresh")
+    argv = [find_python()] + TASKS[task] + args
+    say(" ".join(argv))
+    os.chdir(str(ROOT))
+    if os.name == "nt":  # where exec does not wait
+        sys.exit(subprocess.call(argv))
+    os.execv(argv[0], argv)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("run.py: stopped; the same command goes on from here")

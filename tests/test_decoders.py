@@ -1,0 +1,51 @@
+"""Likelihoods against torch.distributions, on images with more than one channel and more than one sample of z."""
+
+import pytest
+import torch
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Independent, Normal
+
+from vae_lib.decoders import Bernoulli, Gaussian, bernoulli_log_prob, gaussian_log_prob
+
+OUTPUT = torch.randn(6, 4, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_bernoulli_log_prob_equals_torch_distributions():
+    x = torch.bernoulli(torch.full((4, 2, 5, 5), 0.3, dtype=torch.float64))
+    expected = Independent(TorchBernoulli(logits=OUTPUT), 3).log_prob(x.expand_as(OUTPUT))
+    assert expected.shape == (6, 4)
+    torch.testing.assert_close(bernoulli_log_prob(x, OUTPUT), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(Bernoulli().log_prob(x, OUTPUT), expected, rtol=0, atol=1e-12)
+
+
+def test_bernoulli_log_prob_stays_finite_for_extreme_logits():
+    logits = torch.tensor([[[200.0, -200.0]]])
+    assert bernoulli_log_prob(torch.tensor([[[1.0, 0.0]]]), logits).item() == 0.0
+    assert bernoulli_log_prob(torch.tensor([[[0.0, 1.0]]]), logits).item() == -400.0
+
+
+@pytest.mark.parametrize("variance", [0.5, 0.01, 3])
+def test_gaussian_log_prob_equals_torch_distributions(variance):
+    x = torch.randn(4, 2, 5, 5, dtype=torch.float64)
+    expected = Independent(Normal(OUTPUT, variance**0.5), 3).log_prob(x)
+    torch.testing.assert_close(gaussian_log_prob(x, OUTPUT, variance), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(Gaussian(variance).log_prob(x, OUTPUT), expected, rtol=0, atol=1e-9)
+
+
+def test_samples_have_the_likelihood_s_mean_and_spread():
+    generator = torch.Generator().manual_seed(1)
+    output = torch.linspace(-2, 2, 5).reshape(1, 1, 5).expand(100_000, 1, 1, 5)
+    binary = Bernoulli().sample(output, generator)
+    probs = Bernoulli().mean(output[0])
+    torch.testing.assert_close(probs, 1 / (1 + (-output[0]).exp()))
+    assert set(binary.unique().tolist()) == {0.0, 1.0}
+    assert ((binary.mean(0) - probs).abs() < 4 * (probs * (1 - probs) / 100_000).sqrt()).all()
+    draws = Gaussian(0.25).sample(output, generator)
+    assert ((draws.mean(0) - Gaussian(0.25).mean(output[0])).abs() < 4 * 0.5 / 100_000**0.5).all()
+    assert ((draws.std(0) - 0.5).abs() < 4 * 0.5 / (2 * 100_000) ** 0.5).all()
+
+
+@pytest.mark.parametrize("variance", [0, -1.0, float("nan"), float("inf"), "0.5", None])
+def test_a_variance_that_is_none_is_refused(variance):
+    with pytest.raises(ValueError, match="variance: wanted a positive finite number, got"):
+        Gaussian(variance)

@@ -1,0 +1,349 @@
+"""Held-out bounds and the aggregate posterior against exact models, torch.distributions and quadrature."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import dblquad, quad
+from scipy.stats import norm
+from sklearn.mixture import GaussianMixture
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+from vae_lib.decoders import Bernoulli, Gaussian
+from vae_lib.evaluation import (
+    active_units,
+    average_kl_split,
+    encode_all,
+    held_out_elbo,
+    log_aggregate_posterior,
+)
+from vae_lib.exact import LinearGaussian
+
+
+def normals(*shape, seed=0):
+    """Standard normal numbers in float64 from a generator of their own."""
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def close(left, right, atol):
+    torch.testing.assert_close(left, torch.as_tensor(right, dtype=torch.float64), rtol=0, atol=atol)
+
+
+class AffineVAE(nn.Module):
+    """A VAE for 1 x 2 x 3 pixels and two latents, affine, in float64: probabilistic PCA when Gaussian."""
+
+    def __init__(self, likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+        self.to_mu, self.to_log_var = nn.Linear(6, 2), nn.Linear(6, 2)
+        self.to_output = nn.Linear(2, 6)
+        self.norm = nn.BatchNorm1d(2, affine=False)  # evaluation mode makes it (almost) the identity
+        self.modes = []
+        self.double()
+        with torch.no_grad():
+            for n, parameter in enumerate(self.parameters()):
+                parameter.copy_(0.5 * normals(*parameter.shape, seed=n))
+
+    def encoder(self, x):
+        self.modes.append((self.training, self.norm.training, torch.is_grad_enabled()))
+        return self.norm(self.to_mu(x.flatten(1))), self.to_log_var(x.flatten(1))
+
+    def decoder(self, z):
+        return self.to_output(z).unflatten(-1, (1, 2, 3))
+
+
+LIKELIHOOD = Gaussian(0.3)
+X = 0.5 * normals(50, 1, 2, 3, seed=9)
+
+
+def affine_vae(likelihood=LIKELIHOOD):
+    """The model in training mode, but for one part that is not."""
+    model = AffineVAE(likelihood).train()
+    model.to_log_var.eval()
+    return model
+
+
+# --- held_out_elbo and encode_all
+
+def test_held_out_elbo_converges_to_the_exact_elbo_of_the_linear_gaussian_model():
+    model = affine_vae()
+    exact = LinearGaussian(model.to_output.weight.detach(), model.to_output.bias.detach(), 0.3)
+    mu, log_var = encode_all(model, X)
+    expected = exact.elbo(X.flatten(1), mu, log_var)
+    result = held_out_elbo(model, X, num_samples=4000)
+    assert all(isinstance(value, float) for value in result)
+    assert result.elbo == pytest.approx(expected.mean().item(), abs=0.05)
+    assert result.stderr == pytest.approx(expected.std().item() / math.sqrt(50), rel=0.02)
+    divergence = kl_divergence(Normal(mu, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(-1).mean()
+    assert result.kl == pytest.approx(divergence.item(), abs=1e-10)
+    assert result.elbo == pytest.approx(result.log_px_given_z - result.kl, abs=1e-10)
+
+
+def test_held_out_elbo_samples_z_and_never_takes_the_mean():
+    model = affine_vae()
+    mu, log_var = encode_all(model, X)
+    at_mean = Normal(model.decoder(mu), 0.3**0.5).log_prob(X).sum((1, 2, 3)).mean().item()
+    lost = ((model.to_output.weight**2).sum(0) * log_var.exp()).sum(-1).mean().item() / 0.6
+    assert lost > 1
+    result = held_out_elbo(model, X, num_samples=2000)
+    assert result.log_px_given_z == pytest.approx(at_mean - lost, abs=0.1)
+
+
+def test_held_out_elbo_depends_on_its_seed_alone():
+    model = affine_vae()
+    state = torch.get_rng_state()
+    first = held_out_elbo(model, X, seed=3)
+    torch.randn(7)
+    assert held_out_elbo(model, X, seed=3) == first
+    assert held_out_elbo(model, X, seed=4) != first
+    torch.set_rng_state(state)
+    held_out_elbo(model, X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_held_out_elbo_takes_every_image_once_in_batches():
+    model = affine_vae()
+    model.to_log_var.weight.data.zero_()
+    model.to_log_var.bias.data.fill_(-80.0)  # q is a point: nothing depends on the draws
+    whole = held_out_elbo(model, X, batch_size=50)
+    parts = held_out_elbo(model, X, num_samples=2, batch_size=7)
+    assert parts == pytest.approx(whole, abs=1e-9)
+    assert len(model.modes) == 1 + 2 * 8
+
+
+def test_evaluation_mode_without_gradients_and_the_old_modes_afterwards():
+    model = affine_vae()
+    running_mean = model.norm.running_mean.clone()
+    mu, log_var = encode_all(model, X, batch_size=20)
+    held_out_elbo(model, X)
+    assert set(model.modes) == {(False, False, False)}
+    assert torch.equal(model.norm.running_mean, running_mean)
+    assert not mu.requires_grad and not log_var.requires_grad
+    assert model.training and model.norm.training and not model.to_log_var.training
+    model.encoder = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        encode_all(model, X)
+    assert model.training and model.norm.training and not model.to_log_var.training
+    assert torch.is_grad_enabled()
+
+
+def test_encode_all_equals_the_encoder_at_once():
+    model = affine_vae()
+    mu, log_var = encode_all(model, X, batch_size=7)
+    expected = model.eval().encoder(X)
+    assert mu.shape == log_var.shape == (50, 2)
+    close(mu, expected[0].detach(), 1e-12)
+    close(log_var, expected[1].detach(), 1e-12)
+
+
+def test_encode_all_takes_a_model_without_parameters():
+    model = nn.Identity()
+    model.likelihood, model.encoder = Bernoulli(), lambda x: (x.flatten(1), -x.flatten(1))
+    mu, log_var = encode_all(model, torch.ones(3, 1, 2, 2))
+    assert torch.equal(mu, torch.ones(3, 4)) and torch.equal(log_var, -mu)
+
+
+BINARY = torch.ones(4, 1, 2, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("x, error, message", [
+    (BINARY.numpy(), TypeError, r"x: wanted a floating-point tensor of shape \(N, C, H, W\).* got ndarray"),
+    (BINARY.byte(), TypeError, r"x: wanted .* got uint8 of shape \(4, 1, 2, 3\)"),
+    (BINARY[0], ValueError, r"x: wanted .* got float64 of shape \(1, 2, 3\)"),
+    (BINARY[:0], ValueError, r"x: wanted .* got float64 of shape \(0, 1, 2, 3\)"),
+    (BINARY[:, :0], ValueError, r"x: wanted .* got float64 of shape \(4, 0, 2, 3\)"),
+    (BINARY * math.nan, ValueError, "x: wanted finite numbers, got NaN or infinity"),
+    (BINARY * 255, ValueError, r"x: wanted values in \[0, 1\] for a Bernoulli, got 255 to 255"),
+    (-BINARY, ValueError, r"x: wanted values in \[0, 1\] for a Bernoulli, got -1 to -1"),
+])
+@pytest.mark.parametrize("function", [held_out_elbo, encode_all])
+def test_images_that_are_refused(function, x, error, message):
+    with pytest.raises(error, match=message):
+        function(affine_vae(Bernoulli()), x)
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"model": "conv"}, TypeError, "model: wanted a torch.nn.Module, got str"),
+    ({"x": BINARY[:1]}, ValueError, "x: wanted .* N >= 2, got float64 of shape"),
+    ({"num_samples": 0}, ValueError, "num_samples: wanted an integer, 1 or more, got 0"),
+    ({"num_samples": 1.0}, ValueError, "num_samples: wanted an integer, 1 or more, got 1.0"),
+    ({"batch_size": 0}, ValueError, "batch_size: wanted an integer, 1 or more, got 0"),
+])
+def test_held_out_elbo_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        held_out_elbo(**{"model": affine_vae(), "x": BINARY, **options})
+
+
+def test_encode_all_refuses_a_batch_size():
+    with pytest.raises(ValueError, match="batch_size: wanted an integer, 1 or more, got -1"):
+        encode_all(affine_vae(), BINARY, batch_size=-1)
+
+
+def test_pixels_of_any_range_pass_under_a_gaussian():
+    assert math.isfinite(held_out_elbo(affine_vae(), BINARY * -3).elbo)
+
+
+# --- The aggregate posterior
+
+MU, LOG_VAR = 1.2 * normals(30, 2), normals(30, 2, seed=1) - 2
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64])
+def test_aggregate_posterior_equals_the_mixture_of_torch_distributions(block_size):
+    z = normals(20, 2, seed=2)
+    parts = Independent(Normal(MU, (0.5 * LOG_VAR).exp()), 1)
+    expected = MixtureSameFamily(Categorical(torch.ones(30, dtype=torch.float64)), parts).log_prob(z)
+    close(log_aggregate_posterior(z, MU, LOG_VAR, block_size), expected, 1e-12)
+
+
+def test_aggregate_posterior_equals_the_mixture_of_scikit_learn():
+    mixture = GaussianMixture(30, covariance_type="diag")
+    mixture.weights_, mixture.means_ = np.full(30, 1 / 30), MU.numpy()
+    mixture.precisions_cholesky_ = (-0.5 * LOG_VAR).exp().numpy()
+    z = normals(20, 2, seed=2)
+    close(log_aggregate_posterior(z, MU, LOG_VAR), mixture.score_samples(z.numpy()), 1e-12)
+
+
+def test_aggregate_posterior_far_from_every_image_stays_finite_and_float32_is_converted():
+    z = torch.full((1, 2), 1e4)
+    log_qz = log_aggregate_posterior(z, MU.float(), LOG_VAR.float())
+    assert log_qz.dtype == torch.float64 and log_qz.isfinite().all() and log_qz < -1e6
+
+
+def test_aggregate_posterior_integrates_to_one():
+    mu, log_var = MU[:9, :1], LOG_VAR[:9, :1]
+    density = lambda z: log_aggregate_posterior(torch.tensor([[z]]).double(), mu, log_var).exp().item()
+    assert quad(density, -8, 8, points=mu[:, 0].tolist(), limit=200)[0] == pytest.approx(1, abs=1e-8)
+
+
+POSTERIORS = {"z": torch.zeros(3, 2), "mu": torch.zeros(5, 2), "log_var": torch.zeros(5, 2)}
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"mu": [[0.0]]}, TypeError, r"mu: wanted a floating-point .* \(N, latent_dim\), .* got list"),
+    ({"mu": torch.zeros(5)}, ValueError, r"mu: wanted .* got float32 of shape \(5,\)"),
+    ({"mu": torch.zeros(5, 2) / 0}, ValueError, "mu: wanted finite numbers"),
+    ({"log_var": torch.zeros(5, 2).long()}, TypeError, r"log_var: wanted .* got int64 of shape \(5, 2\)"),
+    ({"log_var": torch.zeros(1, 2)}, ValueError, r"log_var: wanted shape \(5, 2\), as mu has, got \(1, 2\)"),
+    ({"z": torch.zeros(3)}, ValueError, r"z: wanted .* S >= 1, got float32 of shape \(3,\)"),
+    ({"z": torch.zeros(3, 1)}, ValueError, r"z: wanted latent_dim 2, as mu has, got shape \(3, 1\)"),
+    ({"z": torch.full((3, 2), math.inf)}, ValueError, "z: wanted finite numbers"),
+    ({"block_size": 0}, ValueError, "block_size: wanted an integer, 1 or more, got 0"),
+])
+def test_aggregate_posterior_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        log_aggregate_posterior(**{**POSTERIORS, **options})
+
+
+# --- The split of the average KL
+
+def test_split_of_well_separated_posteriors_has_all_the_information_there_is():
+    mu = 100 * torch.arange(8, dtype=torch.float64)[:, None]
+    split = average_kl_split(mu, torch.zeros(8, 1), num_samples=50)
+    assert split.mutual_information == pytest.approx(math.log(8), abs=1e-12)
+    assert split.num_images == 8
+
+
+def test_split_of_equal_posteriors_has_no_information():
+    mu, log_var = torch.tensor([[0.5, -1.0]]).expand(9, 2), torch.tensor([[-1.0, 0.3]]).expand(9, 2)
+    split = average_kl_split(mu, log_var, num_samples=20_000)
+    assert split.mutual_information == pytest.approx(0, abs=1e-12)
+    exact = kl_divergence(Normal(mu, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(-1).mean().item()
+    assert split.average_kl == pytest.approx(exact, abs=1e-6)
+    assert 0 < split.stderr < 0.02
+    assert split.kl_to_prior == pytest.approx(exact, abs=4 * split.stderr)
+
+
+def test_split_equals_quadrature_in_one_dimension():
+    mu, std = MU[:6, 0].numpy(), (0.5 * LOG_VAR[:6, 0]).exp().numpy()
+    q = lambda z: norm.pdf(z, mu, std).mean()
+    split = average_kl_split(MU[:6, :1], LOG_VAR[:6, :1], num_samples=40_000)
+    options = {"points": mu, "limit": 400}
+    to_prior = quad(lambda z: q(z) * (math.log(q(z)) - norm.logpdf(z)), -6, 6, **options)[0]
+    entropy = -quad(lambda z: q(z) * math.log(q(z)), -6, 6, **options)[0]
+    information = entropy - np.mean(0.5 * np.log(2 * math.pi * math.e * std**2))
+    assert split.average_kl == pytest.approx(to_prior + information, abs=1e-8)
+    assert split.stderr < 0.02
+    assert split.kl_to_prior == pytest.approx(to_prior, abs=4 * split.stderr)
+    assert split.mutual_information == pytest.approx(information, abs=4 * split.stderr)
+
+
+def test_split_equals_quadrature_in_two_dimensions():
+    mu, log_var = [[0.5, -0.2], [-0.8, 0.9]], [[-1.0, 0.2], [-0.3, -1.5]]
+    means, stds = np.array(mu), np.exp(0.5 * np.array(log_var))
+
+    def q_log_ratio(second, first):
+        z = (first, second)
+        density = norm.pdf(z, means, stds).prod(1).mean()
+        return density * (math.log(density) + 0.5 * (first**2 + second**2) + math.log(2 * math.pi))
+
+    to_prior = dblquad(q_log_ratio, -8, 8, -8, 8, epsabs=1e-4)[0]
+    split = average_kl_split(torch.tensor(mu), torch.tensor(log_var), num_samples=40_000)
+    assert split.kl_to_prior == pytest.approx(to_prior, abs=4 * split.stderr)
+    assert split.mutual_information == pytest.approx(split.average_kl - to_prior, abs=4 * split.stderr)
+
+
+def test_split_of_exact_posteriors_has_the_information_of_the_linear_gaussian_model():
+    axes, _ = torch.linalg.qr(normals(4, 2))  # orthogonal columns: the posterior is diagonal
+    exact = LinearGaussian(axes * torch.tensor([1.5, 0.6]), normals(4, seed=1), 0.5)
+    x, _ = exact.sample(4000, torch.Generator().manual_seed(0))
+    split = average_kl_split(*exact.best_diagonal_q(x), num_samples=4000)
+    information = 0.5 * math.log(1 + 1.5**2 / 0.5) + 0.5 * math.log(1 + 0.6**2 / 0.5)
+    assert split.mutual_information == pytest.approx(information, abs=4 * split.stderr)
+    assert split.kl_to_prior == pytest.approx(0, abs=4 * split.stderr)  # the aggregate posterior is the prior
+    assert split.stderr < 0.02
+
+
+def test_split_is_no_identity_by_construction_and_holds_within_its_error():
+    errors = []
+    for seed in range(40):
+        split = average_kl_split(MU, LOG_VAR, num_samples=500, seed=seed)
+        assert split.mutual_information <= math.log(30)
+        errors.append((split.mutual_information + split.kl_to_prior - split.average_kl) / split.stderr)
+    assert 0.7 < np.std(errors) < 1.3 and max(np.abs(errors)) < 4
+    assert abs(np.mean(errors)) < 4 / math.sqrt(40)
+
+
+def test_split_depends_on_its_seed_alone():
+    state = torch.get_rng_state()
+    first = average_kl_split(MU, LOG_VAR, num_samples=10, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.randn(3)
+    assert average_kl_split(MU.clone().requires_grad_(), LOG_VAR, num_samples=10, seed=1) == first
+    assert average_kl_split(MU, LOG_VAR, num_samples=10, seed=2) != first
+    assert all(isinstance(value, float) for value in first[:4])
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"num_samples": 1}, ValueError, "num_samples: wanted an integer, 2 or more, got 1"),
+    ({"mu": torch.zeros(0, 2)}, ValueError, r"mu: wanted .* N >= 1, got float32 of shape \(0, 2\)"),
+    ({"log_var": torch.full((5, 2), math.nan)}, ValueError, "log_var: wanted finite numbers"),
+])
+def test_split_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        average_kl_split(**{"mu": torch.zeros(5, 2), "log_var": torch.zeros(5, 2), **options})
+
+
+# --- Active units
+
+def test_active_units_equal_numpy_variances():
+    mu = normals(500, 4) * torch.tensor([1.0, 0.11, 0.09, 0.0]) + torch.tensor([0.0, 5.0, 5.0, 5.0])
+    active = active_units(mu)
+    assert active.dtype == torch.bool
+    assert active.tolist() == (np.var(mu.numpy(), axis=0, ddof=1) > 0.01).tolist()
+    assert active.tolist() == [True, True, False, False]
+    assert active_units(mu.float(), threshold=0.5).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"mu": np.zeros((5, 2))}, TypeError, r"mu: wanted .* \(N, latent_dim\), N >= 2, got ndarray"),
+    ({"mu": torch.zeros(1, 2)}, ValueError, r"mu: wanted .* N >= 2, got float32 of shape \(1, 2\)"),
+    ({"mu": torch.full((5, 2), math.nan)}, ValueError, "mu: wanted finite numbers"),
+    ({"threshold": -1.0}, ValueError, "threshold: wanted a finite number, 0 or more, got -1.0"),
+    ({"threshold": math.nan}, ValueError, "threshold: wanted a finite number, 0 or more, got nan"),
+])
+def test_active_units_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        active_units(**{"mu": torch.zeros(5, 2), **options})

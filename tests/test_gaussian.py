@@ -1,0 +1,72 @@
+"""Every formula of `gaussian` against torch.distributions, SymPy and quadrature."""
+
+import math
+
+import pytest
+import sympy
+import torch
+from scipy.integrate import quad
+from torch.distributions import Independent, Normal, kl_divergence
+
+from vae_lib.gaussian import kl_between_normals, kl_to_standard_normal, log_normal, reparameterize
+
+MU, LOG_VAR = torch.randn(2, 5, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def independent_normal(mu, log_var):
+    """The same distribution, from torch."""
+    return Independent(Normal(mu, (0.5 * log_var).exp()), 1)
+
+
+def test_log_normal_equals_torch_distributions():
+    x = torch.randn(4, 1, 7, 3, dtype=torch.float64)
+    expected = independent_normal(MU, LOG_VAR).log_prob(x)
+    assert expected.shape == (4, 5, 7)
+    torch.testing.assert_close(log_normal(x, MU, LOG_VAR), expected, rtol=0, atol=1e-12)
+
+
+def test_log_normal_integrates_to_one():
+    density = lambda x: log_normal(*torch.tensor([[x], [0.3], [-1.2]], dtype=torch.float64)).exp().item()
+    assert quad(density, -20, 20, points=[0.3])[0] == pytest.approx(1.0, abs=1e-10)
+
+
+def test_kl_to_standard_normal_equals_torch_distributions():
+    prior = independent_normal(torch.zeros_like(MU), torch.zeros_like(MU))
+    expected = kl_divergence(independent_normal(MU, LOG_VAR), prior)
+    torch.testing.assert_close(kl_to_standard_normal(MU, LOG_VAR), expected, rtol=0, atol=1e-12)
+
+
+def test_kl_to_standard_normal_equals_the_symbolic_integral():
+    mu, z = sympy.symbols("mu z", real=True)
+    sigma = sympy.symbols("sigma", positive=True)
+    log_ratio = -sympy.log(sigma) + z**2 / 2 - (z - mu) ** 2 / (2 * sigma**2)
+    density = sympy.exp(-((z - mu) ** 2) / (2 * sigma**2)) / (sigma * sympy.sqrt(2 * sympy.pi))
+    symbolic = sympy.integrate(sympy.expand(density * log_ratio), (z, -sympy.oo, sympy.oo))
+    expected = float(symbolic.subs({mu: sympy.Rational(-7, 5), sigma: sympy.Rational(1, 3)}))
+    mean, log_var = torch.tensor([[-1.4], [2 * math.log(1 / 3)]], dtype=torch.float64)
+    assert kl_to_standard_normal(mean, log_var).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_kl_between_normals_equals_torch_distributions():
+    mu_p, log_var_p = torch.randn(2, 3, dtype=torch.float64)
+    expected = kl_divergence(independent_normal(MU, LOG_VAR), independent_normal(mu_p, log_var_p).expand((5, 7)))
+    torch.testing.assert_close(kl_between_normals(MU, LOG_VAR, mu_p, log_var_p), expected, rtol=0, atol=1e-11)
+
+
+def test_reparameterize_has_the_right_mean_and_variance():
+    mu, log_var = torch.tensor([[2.0, -1.0], [0.5, -3.0]], dtype=torch.float64)
+    n = 200_000
+    z = reparameterize(mu.expand(n, 2), log_var.expand(n, 2), torch.Generator().manual_seed(1))
+    variance = log_var.exp()
+    assert ((z.mean(0) - mu).abs() < 4 * (variance / n).sqrt()).all()
+    assert ((z.var(0) - variance).abs() < 4 * variance * math.sqrt(2 / n)).all()
+
+
+def test_reparameterize_is_differentiable_and_repeatable():
+    mu, log_var = (t.clone().requires_grad_() for t in (MU, LOG_VAR))
+    z = reparameterize(mu, log_var, torch.Generator().manual_seed(2))
+    eps = torch.randn(MU.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(z, MU + (0.5 * LOG_VAR).exp() * eps)
+    z.sum().backward()
+    torch.testing.assert_close(mu.grad, torch.ones_like(mu))
+    torch.testing.assert_close(log_var.grad, 0.5 * (z - mu).detach())

@@ -1,0 +1,198 @@
+"""Every stored page: its equations are checked, its functions are the library's, its cells were run in order."""
+
+import ast
+import inspect
+import pkgutil
+import re
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+
+import vae_lib
+from vae_lib import pages
+
+PAGES = pages.paths(folder=pages.FOLDER)
+LIBRARY = [module.name for module in pkgutil.iter_modules(vae_lib.__path__)]
+each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
+
+
+def bare(node):
+    """A definition as text, without its decorators, annotations and docstrings."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            part.decorator_list = []
+            if ast.get_docstring(part) is not None:
+                part.body = part.body[1:] or [ast.Pass()]
+        for annotation in ("returns", "annotation"):
+            if hasattr(part, annotation) and not isinstance(part, ast.AnnAssign):
+                setattr(part, annotation, None)
+    return ast.unparse(node)
+
+
+def definitions(text):
+    """The functions and classes that stand at the top level of a source: a dict from name to bare text."""
+    tree = ast.parse(text)
+    return {node.name: bare(node) for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def library_definitions():
+    """The public functions and classes of every module of the library."""
+    sources = [(pages.Path(vae_lib.__file__).parent / f"{name}.py").read_text() for name in LIBRARY]
+    return {name: text for source in sources for name, text in definitions(source).items() if name[0] != "_"}
+
+
+def test_there_are_pages():
+    assert len(PAGES) >= 1 and PAGES == sorted(PAGES)
+
+
+@each_page
+def test_every_equation_has_a_check_below_it_and_every_check_an_equation(path):
+    equations, checks = pages.equations(path), pages.checks(path)
+    assert set(equations) == {check.number for check in checks}
+    assert all(number.split(".")[0] == str(int(path.name[:2])) for number in equations)
+    assert list(equations) == [f"{int(path.name[:2])}.{i + 1}" for i in range(len(equations))]
+    for check in checks:
+        assert check.cell > equations[check.number], f"({check.number}) is checked above its equation"
+
+
+@each_page
+def test_a_cell_that_defines_a_library_function_equals_it(path):
+    library = library_definitions()
+    for _, text in pages.cells(path, "code"):
+        for name, definition in definitions(text).items():
+            assert definition == library.get(name, definition), f"{name} differs from vae_lib's"
+
+
+@each_page
+def test_the_page_is_stored_as_refresh_leaves_it(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert pages.normalise(nbformat.read(path, as_version=4)) == notebook
+    assert path.stat().st_size < 1_000_000
+    for cell in code:
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", output
+            assert not re.search(r"0x[0-9a-f]{6,}|/root/|/home/|/tmp/", str(output.get("text", "")))
+
+
+@each_page
+def test_every_picture_has_alternative_text(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert "![](" not in cell.source
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert output.data["text/plain"] == output.metadata["image/png"]["alt"] > ""
+
+
+@each_page
+def test_code_is_short_and_imports_by_name(path):
+    sources = [text for _, text in pages.cells(path, "code")]
+    assert max(len(text.splitlines()) for text in sources) <= 25
+    assert 20 <= len(sources) <= 45
+    for text in sources:
+        assert not re.search(r"import \*|^\s*[%!]|;\s*$", text, re.MULTILINE), text
+
+
+@each_page
+def test_the_page_has_the_parts_that_a_reader_looks_for(path):
+    prose = "\n".join(text for _, text in pages.cells(path, "markdown"))
+    assert re.match(rf"# {path.name[:2]} · .+\?\n", prose), "the title asks the page's question"
+    for part in ("## Pitfall", "## Summary", "## Exercises", "## References", "*Before this page:*",
+                 "*Time on a laptop CPU:*", "*Where it stands:*"):
+        assert part in prose, f"{part} is missing"
+
+
+def test_library_imports_point_one_way():
+    """No cycle: modules can be put in an order in which each imports only earlier ones."""
+    needs = {}
+    for name in LIBRARY:
+        module = __import__(f"vae_lib.{name}", fromlist=[name])
+        found = re.findall(r"^(?:from vae_lib\.(\w+)|from vae_lib import ([\w, ]+))", inspect.getsource(module), re.M)
+        needs[name] = {part.strip() for pair in found for group in pair for part in group.split(",") if part.strip()}
+    while ready := [name for name in needs if not needs[name] & set(needs)]:
+        for name in ready:
+            del needs[name]
+    assert not needs, f"a cycle among {sorted(needs)}"
+
+
+def write_page(folder, *sources, name="07_page.ipynb"):
+    """A small notebook: sources that begin with '#' or '$' become Markdown."""
+    new = nbformat.v4
+    cells = [new.new_markdown_cell(text) if text[0] in "#$" else new.new_code_cell(text) for text in sources]
+    nbformat.write(new.new_notebook(cells=cells), folder / name)
+    return folder / name
+
+
+def test_equations_and_checks_are_found(tmp_path):
+    path = write_page(tmp_path, r"$$a = b \tag{7.1}$$", 'check("7.1", 1, 1.0, against="hand", atol=1e-3)',
+                      'check_at_most("7.2", 0, 1, against="hand")')
+    assert pages.equations(path) == {"7.1": 0}
+    assert pages.checks(path) == [("7.1", "hand", 1e-3, 1), ("7.2", "hand", 0.0, 2)]
+    assert pages.ledger([path]) == [("7.1", "07_page", "hand", "0.001"), ("7.2", "07_page", "hand", "0")]
+
+
+def test_a_number_that_stands_twice_is_refused(tmp_path):
+    path = write_page(tmp_path, r"$$a \tag{7.1}$$", r"$$b \tag{7.1}$$")
+    with pytest.raises(ValueError, match="07_page.ipynb: an equation's number stands twice"):
+        pages.equations(path)
+
+
+def test_pages_are_found_by_number(tmp_path):
+    first, second = (write_page(tmp_path, "x = 1", name=name) for name in ("01_a.ipynb", "02_b.ipynb"))
+    assert pages.paths(folder=tmp_path) == [first, second]
+    assert pages.paths(["02"], folder=tmp_path) == [second]
+    with pytest.raises(ValueError, match="page: no notebook in .* begins with '09'"):
+        pages.paths(["09"], folder=tmp_path)
+
+
+def test_refresh_executes_and_normalises(tmp_path):
+    path = write_page(tmp_path, "import sys; print(6 * 7); print('x', file=sys.stderr); print(1)")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    nbformat.write(notebook, path)
+    pages.refresh(path)
+    stored = nbformat.read(path, as_version=4)
+    assert stored.metadata == pages.KEPT_METADATA
+    assert stored.cells[0].execution_count == 1 and stored.cells[0].metadata == {}
+    outputs = {output.name: output.text for output in stored.cells[0].outputs}
+    assert outputs["stderr"] == "x\n" and outputs["stdout"].endswith("1\n")
+
+
+def test_split_streams_are_joined():
+    new = nbformat.v4
+    outputs = [new.new_output("stream", name="stdout", text=text) for text in ("a", "b")]
+    notebook = new.new_notebook(cells=[new.new_code_cell("f()", outputs=outputs)])
+    assert [output.text for output in pages.normalise(notebook).cells[0].outputs] == ["ab"]
+
+
+def test_of_a_widget_only_the_picture_and_the_text_are_stored():
+    new = nbformat.v4
+    data = {pages.WIDGET_VIEW: {"model_id": "1"}, "image/png": "aGk=", "text/plain": "a slider"}
+    output = new.new_output("display_data", data=data)
+    notebook = new.new_notebook(cells=[new.new_code_cell("f()", outputs=[output])])
+    assert pages.normalise(notebook).cells[0].outputs[0].data == {"image/png": "aGk=", "text/plain": "a slider"}
+
+
+def test_a_page_that_fails_is_not_written(tmp_path):
+    path = write_page(tmp_path, "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(CellExecutionError):
+        pages.refresh(path)
+    assert path.read_bytes() == before
+
+
+def test_the_tasks_of_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pages.paths, "__defaults__", ((), tmp_path))
+    path = write_page(tmp_path, r"$$a = b \tag{7.1}$$", 'def check(*a, **k): pass',
+                      'check("7.1", 1, 1.0, against="hand", atol=1e-3)')
+    pages.main("refresh", "07")
+    pages.main("ledger")
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"refresh {path}"
+    assert out[1:] == ["equation  page     checked against  to within", "7.1       07_page  hand             0.001"]
+    with pytest.raises(ValueError, match="task: wanted refresh or ledger, got 'fly'"):
+        pages.main("fly")

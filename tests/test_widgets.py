@@ -1,0 +1,238 @@
+import base64
+import io
+from pathlib import Path
+
+import ipywidgets
+import matplotlib
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+from vae_lib.widgets import Explorer, slider
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def assert_every_control_redraws(explorer):
+    """Move each control to either end and back: every time another picture, and no figure is left open."""
+    for name, control in explorer.controls.items():
+        start, opened = control.value, plt.get_fignums()
+        ends = [end for end in (control.min, control.max) if end != start]
+        for value in [value for end in ends for value in (end, start)]:
+            before = bytes(explorer.image.value)
+            control.value = value
+            assert bytes(explorer.image.value) != before, f"{name} = {value} leaves the picture as it was"
+            assert explorer.image.value == explorer.picture.png and explorer.message.value == ""
+            Image.open(io.BytesIO(explorer.picture.png)).load()
+        assert plt.get_fignums() == opened, f"{name} leaves a figure open"
+
+
+MOVE = """
+import gc
+import sys
+sys.path.insert(0, {tests!r})
+from test_widgets import Explorer, assert_every_control_redraws
+explorers = [each for each in gc.get_objects() if type(each) is Explorer]
+for each in explorers:
+    assert_every_control_redraws(each)
+print(len(explorers))
+"""
+
+
+def explorers_that_redraw(notebook):
+    """Run a page as far as its last Explorer, in a kernel, move every control of each, and count them."""
+    page = nbformat.read(notebook, 4)
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    last = max(i for i, cell in enumerate(code) if "Explorer(" in cell.source)
+    page.cells = code[:last + 1] + [nbformat.v4.new_code_cell(MOVE.format(tests=str(Path(__file__).parent)))]
+    NotebookClient(page, timeout=180, kernel_name="python3",
+                   resources={"metadata": {"path": str(notebook.parent)}}).execute()
+    return int(page.cells[-1].outputs[0].text)
+
+
+@pytest.fixture(autouse=True)
+def no_screen():
+    with matplotlib.rc_context():
+        plt.switch_backend("agg")
+        yield
+        plt.close("all")
+
+
+def bell(mean=0.0, width=1.0, points=50):
+    fig, ax = plt.subplots(figsize=(3, 2), dpi=60)
+    z = np.linspace(-4, 4, points)
+    ax.plot(z, np.exp(-((z - mean) / width) ** 2 / 2))
+    return fig
+
+
+def explorer(draw=bell):
+    return Explorer(draw, "A bell.", mean=(-2.0, 2.0, 0.0), width=(0.5, 2.0, 1.0, 0.25), points=(5, 60, 50))
+
+
+def test_every_control_redraws():
+    assert_every_control_redraws(explorer())
+
+
+PAGES = [page.stem for page in sorted(NOTEBOOKS.glob("*.ipynb")) if "Explorer(" in page.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_control_of_a_page_redraws(page):
+    assert explorers_that_redraw(NOTEBOOKS / f"{page}.ipynb") > 0
+
+
+def test_the_check_notices_a_control_that_does_nothing():
+    deaf = Explorer(lambda mean, width: bell(mean), "A bell.", mean=(-2.0, 2.0, 0.0), width=(0.0, 2.0, 1.0))
+    with pytest.raises(AssertionError, match="width = .* leaves the picture as it was"):
+        assert_every_control_redraws(deaf)
+
+
+def test_the_check_runs_the_code_of_a_page(tmp_path):
+    code = ["import matplotlib.pyplot as plt\nfrom vae_lib.widgets import Explorer",
+            "def draw(high, deaf=0):\n    fig, ax = plt.subplots()\n    ax.plot([0, high])\n    return fig",
+            "Explorer(draw, 'A line.', high=(1, 5, 2))", "raise RuntimeError('not reached')"]
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
+    nbformat.write(page, tmp_path / "page.ipynb")
+    assert explorers_that_redraw(tmp_path / "page.ipynb") == 1
+    page.cells[2].source = "Explorer(draw, 'A line.', high=(1, 5, 2), deaf=(0, 1, 0))"
+    nbformat.write(page, tmp_path / "page.ipynb")
+    with pytest.raises(CellExecutionError, match="deaf = 1 leaves the picture as it was"):
+        explorers_that_redraw(tmp_path / "page.ipynb")
+
+
+def test_values_reach_draw_as_they_stand_on_the_sliders():
+    seen = []
+
+    def draw(**values):
+        seen.append(values)
+        return bell(**values)
+
+    explored = explorer(draw)
+    assert seen == [{"mean": 0.0, "width": 1.0, "points": 50}]
+    explored.controls["width"].value = 2.0
+    explored.controls["points"].value = 60
+    assert seen[1:] == [{"mean": 0.0, "width": 2.0, "points": 50}, {"mean": 0.0, "width": 2.0, "points": 60}]
+    assert type(seen[-1]["points"]) is int
+
+
+def test_mime_bundle_is_widget_and_picture_in_one():
+    explored = explorer()
+    data, metadata = explored._repr_mimebundle_()
+    assert set(data) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == explored.box.model_id
+    assert data["text/plain"] == repr(explored) == "A bell."
+    assert metadata == {"image/png": {"alt": "A bell."}}
+    png = base64.b64decode(data["image/png"])
+    assert png == bytes(explored.image.value) and Image.open(io.BytesIO(png)).size == (180, 120)
+
+
+def test_sliders_are_labelled_and_follow_the_mouse():
+    explored = Explorer(lambda how_many, mean: bell(mean, points=how_many), "A bell.", how_many=(2, 8, 4),
+                        mean=(-2.0, 2.0, 0.0))
+    whole, real = explored.controls["how_many"], explored.controls["mean"]
+    assert whole.description == "how many" and whole.tooltip == "how many: 2 to 8, an arrow key moves it by 1"
+    assert type(whole) is ipywidgets.IntSlider and type(real) is ipywidgets.FloatSlider
+    assert real.step == pytest.approx(4 / 50) and whole.step == 1
+    assert whole.continuous_update and real.continuous_update and whole.readout and real.readout
+    assert explored.box.children == (whole, real, explored.message, explored.image)
+    assert explored.image.tooltip == "A bell."  # the browser's accessible name for the picture
+
+
+def test_sliders_of_ones_own_are_kept():
+    own = ipywidgets.FloatSlider(value=1, min=0.5, max=2, continuous_update=False)
+    named = ipywidgets.IntSlider(value=20, min=5, max=60, description="number of points")
+    explored = Explorer(bell, "A bell.", width=own, points=named)
+    assert explored.controls == {"width": own, "points": named}
+    assert (own.description, named.description) == ("width", "number of points")
+    assert not own.continuous_update
+    assert_every_control_redraws(explored)
+
+
+def test_an_exception_in_draw_is_raised_and_shown_until_a_picture_is_drawn():
+    def draw(mean):
+        fig = bell(mean)
+        plt.figure()  # a second figure, never returned
+        if mean > 1:
+            raise ArithmeticError("mean too large")
+        return fig
+
+    explored = Explorer(draw, "A bell.", mean=(-2.0, 2.0, 0.0))
+    before = bytes(explored.image.value)
+    assert explored.message.value == "" and plt.get_fignums() == []
+    with pytest.raises(ArithmeticError, match="mean too large"):
+        explored.controls["mean"].value = 2.0
+    assert explored.message.value == "Not redrawn: ArithmeticError: mean too large"
+    assert bytes(explored.image.value) == before and plt.get_fignums() == []
+    explored.controls["mean"].value = -1.0
+    assert explored.message.value == "" and bytes(explored.image.value) != before and plt.get_fignums() == []
+
+
+def test_figures_of_others_stay_open():
+    mine = plt.figure()
+    explorer().controls["mean"].value = 1.0
+    assert plt.get_fignums() == [mine.number]
+
+
+@pytest.mark.parametrize("draw, alt, controls, error, message", [
+    (Figure(), "A bell.", {"mean": (0.0, 1.0, 0.0)}, TypeError, "draw: wanted a function .*, got Figure"),
+    (bell, "A bell.", {}, ValueError, "controls: wanted at least one slider"),
+    (bell, "", {"mean": (0.0, 1.0, 0.0)}, ValueError, "alt: wanted a sentence"),
+    (bell, None, {"mean": (0.0, 1.0, 0.0)}, ValueError, "alt: wanted a sentence"),
+    (lambda mean: None, "A bell.", {"mean": (0.0, 1.0, 0.0)}, TypeError, "wanted .* Figure, got NoneType"),
+    (bell, "A bell.", {"median": (0.0, 1.0, 0.0)}, TypeError, "unexpected keyword argument 'median'"),
+])
+def test_explorer_refuses(draw, alt, controls, error, message):
+    with pytest.raises(error, match=message):
+        Explorer(draw, alt, **controls)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("control, error, message", [
+    (3, TypeError, r"z: wanted a FloatSlider, an IntSlider or \(low, high, start\[, step\]\), got 3"),
+    ([0.0, 1.0, 0.0], TypeError, "z: wanted"),
+    (("0", "1", "0"), TypeError, "z: wanted"),
+    ((False, True, False), TypeError, "z: wanted"),
+    (ipywidgets.Checkbox(), TypeError, "z: wanted"),
+    ((), ValueError, "z: wanted"),
+    ((0.0, 1.0), ValueError, "z: wanted"),
+    ((0.0, 1.0, 0.0, 0.1, 0.1), ValueError, "z: wanted"),
+    ((0.0, float("inf"), 0.0), ValueError, "z: wanted"),
+    ((0.0, float("nan"), 0.0), ValueError, "z: wanted"),
+    ((1.0, 1.0, 1.0), ValueError, "low < high"),
+    ((2.0, 1.0, 1.5), ValueError, "low <= start <= high"),
+    ((0.0, 1.0, 1.5), ValueError, "low <= start <= high"),
+    ((0.0, 1.0, 0.5, 0.0), ValueError, "step > 0"),
+    ((0, 10, 5, -1), ValueError, "step > 0"),
+    ((0.0, 1.0, 0.55, 0.1), ValueError, "start a whole number of steps of 0.1 from low"),
+    ((0, 10, 5, 2), ValueError, "start a whole number of steps of 2 from low"),
+])
+def test_slider_refuses(control, error, message):
+    with pytest.raises(error, match=message):
+        slider("z", control)
+
+
+@pytest.mark.parametrize("control", [(0, 9, 9, 3), (0.1, 0.7, 0.4, 0.1), (-3, 3, 1.1, 0.1), (-4., 4., 0.)])
+def test_slider_takes_starts_that_only_rounding_moves_off_a_step(control):
+    assert slider("z", control).value == control[2]
+
+
+def test_in_a_kernel_it_is_one_output_and_a_message_from_the_browser_redraws_it():
+    source = ("import matplotlib.pyplot as plt\nfrom vae_lib.widgets import Explorer\n"
+              "def draw(height):\n    fig, ax = plt.subplots()\n    ax.plot([0, height])\n    return fig\n"
+              "explorer = Explorer(draw, 'A line.', height=(1, 5, 2))\nexplorer")
+    move = ("before, height = bytes(explorer.image.value), explorer.controls['height']\n"
+            "update = {'method': 'update', 'state': {'value': 5}, 'buffer_paths': []}\n"
+            "height.comm.handle_msg({'content': {'data': update}, 'buffers': []})\n"
+            "print(height.value, before != bytes(explorer.image.value), plt.get_fignums())")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (source, move)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "execute_result" and output.data["text/plain"] == "A line."
+    assert set(output.data) == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
+    assert output.metadata == {"image/png": {"alt": "A line."}}
+    assert [each.text for each in notebook.cells[1].outputs] == ["5 True []\n"]

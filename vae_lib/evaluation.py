@@ -1,0 +1,189 @@
+"""How good a trained model is, and how it uses its latents, in nats (pages 09 and 10).
+
+Nothing here trains: models are put in evaluation mode, without gradients, and get the mode they were in back.
+Random draws come from generators of their own: one seed gives one result, and the global stream stays put.
+"""
+
+import math
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from vae_lib.decoders import Bernoulli
+from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.objectives import elbo
+
+
+class HeldOut(NamedTuple):
+    """Means over images of the ELBO and its two parts, and the ELBO's standard error over images, in nats."""
+
+    elbo: float
+    log_px_given_z: float
+    kl: float
+    stderr: float
+
+
+class KLSplit(NamedTuple):
+    """The average KL and its two parts, in nats, with the standard error of the sum of the two parts.
+
+    Neither part's own standard error is larger. Mutual information over num_images images is at most
+    ln(num_images).
+    """
+
+    average_kl: float
+    mutual_information: float
+    kl_to_prior: float
+    stderr: float
+    num_images: int
+
+
+def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0):
+    """The ELBO of images not trained on, and its two parts: a HeldOut of floats, in nats per image.
+
+    Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Each image's ELBO is the
+    average over `num_samples` draws of z from q(z|x), never its value at the mean. The draws depend on seed
+    and batch size. Raises TypeError or ValueError for other types, shapes and ranges, and for NaN. Equation
+    (2.7).
+    """
+    _check_images(model, x, at_least=2)
+    _check_counts(num_samples=num_samples, batch_size=batch_size)
+    device = next(model.parameters(), x).device
+    generator = torch.Generator(device).manual_seed(seed)
+    parts = []
+    with _evaluating(model):
+        for images in x.split(batch_size):
+            bounds = [torch.stack(elbo(model, images.to(device), generator)) for _ in range(num_samples)]
+            parts.append(torch.stack(bounds).double().mean(0))
+    parts = torch.cat(parts, dim=1)
+    return HeldOut(*parts.mean(1).tolist(), stderr=_stderr(parts[0]))
+
+
+def encode_all(model, x, batch_size=500):
+    """The parameters of q(z|x) for every image: mu and log_var, each (N, latent_dim), on the device of x.
+
+    Shapes: x (N, C, H, W). Raises TypeError or ValueError for other types, shapes and ranges, and for NaN.
+    """
+    _check_images(model, x)
+    _check_counts(batch_size=batch_size)
+    device = next(model.parameters(), x).device
+    with _evaluating(model):
+        outputs = [model.encoder(images.to(device)) for images in x.split(batch_size)]
+    mu, log_var = (torch.cat(output).to(x.device) for output in zip(*outputs, strict=True))
+    return mu, log_var
+
+
+def log_aggregate_posterior(z, mu, log_var, block_size=64):
+    """log q(z) of the aggregate posterior q(z) = 1/N sum_n q(z|x_n), by log-sum-exp, in float64 and nats.
+
+    Shapes: z (S, latent_dim), mu and log_var (N, latent_dim), to (S,). Works on block_size^2 * latent_dim
+    numbers at a time. Raises TypeError or ValueError for other types and shapes, and for NaN. Hoffman &
+    Johnson 2016.
+    """
+    _check_posteriors(mu, log_var)
+    _check_floats("z", z, "(S, latent_dim)")
+    if z.shape[1] != mu.shape[1]:
+        raise ValueError(f"z: wanted latent_dim {mu.shape[1]}, as mu has, got shape {tuple(z.shape)}")
+    _check_counts(block_size=block_size)
+    z, mu, log_var = z.double(), mu.double(), log_var.double()
+    log_sums = []
+    for z_block in z.split(block_size):
+        log_sum = torch.full_like(z_block[:, 0], -torch.inf)
+        for mu_block, log_var_block in zip(mu.split(block_size), log_var.split(block_size), strict=True):
+            log_qz_given_x = log_normal(z_block[:, None], mu_block, log_var_block)
+            log_sum = torch.logaddexp(log_sum, log_qz_given_x.logsumexp(-1))
+        log_sums.append(log_sum)
+    return torch.cat(log_sums) - math.log(len(mu))
+
+
+def average_kl_split(mu, log_var, num_samples=1000, seed=0):
+    """The average KL(q(z|x_n) || p(z)) over N images, and its two parts: a KLSplit of floats, in nats.
+
+    Shapes: mu and log_var (N, latent_dim). The average KL comes in closed form. The mutual information
+    between image and z, E[log q(z|x) - log q(z)], and KL(q(z) || p(z)) = E[log q(z) - log p(z)] are each
+    estimated from `num_samples` draws of their own (an image, then its z), so their sum meets it within the
+    standard error only. Raises TypeError or ValueError for other types and shapes, and for NaN. Hoffman &
+    Johnson 2016.
+    """
+    _check_posteriors(mu, log_var)
+    _check_counts(num_samples=num_samples, at_least=2)
+    mu, log_var = mu.detach().double(), log_var.detach().double()
+    generator = torch.Generator(mu.device).manual_seed(seed)
+
+    def draw():
+        n = torch.randint(len(mu), (num_samples,), generator=generator, device=mu.device)
+        z = reparameterize(mu[n], log_var[n], generator)
+        return z, log_normal(z, mu[n], log_var[n]), log_aggregate_posterior(z, mu, log_var)
+
+    z, log_qz_given_x, log_qz = draw()
+    information = log_qz_given_x - log_qz
+    z, _, log_qz = draw()
+    divergence = log_qz - log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    stderr = math.hypot(_stderr(information), _stderr(divergence))
+    average_kl = kl_to_standard_normal(mu, log_var).mean().item()
+    return KLSplit(average_kl, information.mean().item(), divergence.mean().item(), stderr, len(mu))
+
+
+def active_units(mu, threshold=0.01):
+    """Which latents the model uses: those whose mean varies over images, Var(E[z|x]) > threshold.
+
+    Shapes: mu (N, latent_dim), N >= 2, to bool (latent_dim,), whose sum is the number of active units. Raises
+    TypeError or ValueError for other types and shapes, and for NaN. Burda, Grosse & Salakhutdinov 2016.
+    """
+    _check_floats("mu", mu, "(N, latent_dim)", at_least=2)
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold: wanted a finite number, 0 or more, got {threshold!r}")
+    return mu.double().var(0) > threshold
+
+
+@contextmanager
+def _evaluating(model):
+    """Evaluation mode and no gradients inside; afterwards each part of the model is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _stderr(values):
+    """The standard error of the mean of independent values (N,)."""
+    return values.std().item() / math.sqrt(len(values))
+
+
+def _check_images(model, x, at_least=1):
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: wanted a torch.nn.Module, got {type(model).__name__}")
+    _check_floats("x", x, "(N, C, H, W)", at_least)
+    if isinstance(model.likelihood, Bernoulli) and not 0 <= x.min() <= x.max() <= 1:
+        raise ValueError(f"x: wanted values in [0, 1] for a Bernoulli, got {x.min():g} to {x.max():g}")
+
+
+def _check_posteriors(mu, log_var):
+    _check_floats("mu", mu, "(N, latent_dim)")
+    _check_floats("log_var", log_var, "(N, latent_dim)")
+    if mu.shape != log_var.shape:
+        raise ValueError(f"log_var: wanted shape {tuple(mu.shape)}, as mu has, got {tuple(log_var.shape)}")
+
+
+def _check_floats(name, value, shape, at_least=1):
+    """Refuse by name what is not a finite floating-point tensor of this shape with `at_least` rows."""
+    wanted = f"a floating-point tensor of shape {shape}, {shape[1]} >= {at_least}"
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: wanted {wanted}, got {type(value).__name__}")
+    got = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: wanted {wanted}, got {got}")
+    if value.dim() != shape.count(",") + 1 or len(value) < at_least or value.numel() == 0:
+        raise ValueError(f"{name}: wanted {wanted}, got {got}")
+    if not value.isfinite().all():
+        raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity")
+
+
+def _check_counts(at_least=1, **counts):
+    for name, value in counts.items():
+        if not (isinstance(value, int) and value >= at_least):
+            raise ValueError(f"{name}: wanted an integer, {at_least} or more, got {value!r}")

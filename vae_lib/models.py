@@ -1,0 +1,228 @@
+"""Encoder, decoder and VAE, convolutional and fully connected; the article's two networks (pages 07 to 09).
+
+Images are floats of shape (batch, C, H, W); latents have shape (..., latent_dim). `image_shape` is (C, H, W).
+`channels` and `hidden` list sizes from the image to the latents, for decoders too, which turn them round.
+"""
+
+import math
+from functools import wraps
+from inspect import signature
+from itertools import pairwise
+from numbers import Integral
+
+from torch import nn
+
+from vae_lib.decoders import Bernoulli, Gaussian
+from vae_lib.gaussian import reparameterize
+
+
+def are_sizes(values):
+    """Whether these are positive integers, in a tuple or a list."""
+    return isinstance(values, (tuple, list)) and all(isinstance(n, Integral) and n > 0 for n in values)
+
+
+def takes_sizes(init):
+    """Make a constructor refuse sizes of which no network can be built: a ValueError names the argument."""
+    @wraps(init)
+    def checked(self, *args, **kwargs):
+        given = signature(init).bind(self, *args, **kwargs).arguments
+        for name, fits, wanted in (
+            ("image_shape", lambda it: are_sizes(it) and len(it) == 3, "positive integers (C, H, W)"),
+            ("channels", lambda it: are_sizes(it) and len(it) > 0, "a positive integer for each stage"),
+            ("hidden", are_sizes, "a positive integer for each hidden layer"),
+            ("latent_dim", lambda it: are_sizes([it]), "a positive integer"),
+        ):
+            if name in given and not fits(given[name]):
+                raise ValueError(f"{name}: wanted {wanted}, got {given[name]!r}")
+        shrink = 2 ** len(given.get("channels", ()))
+        if any(size % shrink for size in given["image_shape"][1:]):
+            raise ValueError(f"image_shape: wanted a height and a width that {shrink} divides, a factor of 2 "
+                             f"for each stage, got {given['image_shape']!r}")
+        init(self, *args, **kwargs)
+    return checked
+
+
+def takes_images(forward):
+    """Make an encoder refuse anything but float images of its size: TypeError or ValueError."""
+    @wraps(forward)
+    def checked(self, x):
+        if not x.is_floating_point():
+            raise TypeError(f"x: wanted float images, got {x.dtype}; vae_lib.data has to_unit and binarize")
+        if x.dim() != 4 or x.shape[1:] != self.image_shape:
+            raise ValueError(f"x: wanted images of shape (batch, {', '.join(map(str, self.image_shape))}), "
+                             f"got {tuple(x.shape)}")
+        return forward(self, x)
+    return checked
+
+
+def takes_latents(forward):
+    """Make a decoder refuse latents of another dimension than its own: ValueError."""
+    @wraps(forward)
+    def checked(self, z):
+        if z.dim() == 0 or z.shape[-1] != self.latent_dim:
+            raise ValueError(f"z: wanted latents of shape (..., {self.latent_dim}), got {tuple(z.shape)}")
+        return forward(self, z)
+    return checked
+
+
+def conv_block(channels_in, channels_out):
+    """The article's ConvBnRelu: (batch, channels_in, H, W) to (batch, channels_out, H/2, W/2)."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
+        nn.BatchNorm2d(channels_out),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+def transposed_conv_block(channels_in, channels_out):
+    """The article's DConvBnRelu: (batch, channels_in, H, W) to (batch, channels_out, 2H, 2W)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1),
+        nn.BatchNorm2d(channels_out),
+        nn.LeakyReLU(0.2, inplace=True),
+    )
+
+
+def dense_block(size_in, size_out, activation):
+    """A linear layer and its activation, a class such as nn.ReLU, or None for the linear layer alone."""
+    return nn.Sequential(nn.Linear(size_in, size_out), *([activation()] if activation else []))
+
+
+class VAE(nn.Module):
+    """An encoder q(z|x), a decoder network and the likelihood p(x|z) that says what its output means.
+
+    forward draws one z per image: (batch, C, H, W) to output, mu, log_var, of shapes (batch, C, H, W),
+    (batch, latent_dim) and (batch, latent_dim). Kingma & Welling 2014, section 3.
+    Raises ValueError when encoder and decoder differ in latent_dim.
+    """
+
+    def __init__(self, encoder, decoder, likelihood):
+        super().__init__()
+        if encoder.latent_dim != decoder.latent_dim:
+            raise ValueError(f"latent_dim: encoder has {encoder.latent_dim}, decoder {decoder.latent_dim}")
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.latent_dim = encoder.latent_dim
+
+    def forward(self, x):
+        mu, log_var = self.encoder(x)
+        z = reparameterize(mu, log_var)
+        return self.decoder(z), mu, log_var
+
+
+class ConvEncoder(nn.Module):
+    """Stride-2 convolutions, one per entry of `channels`, then two linear heads.
+
+    Shapes: (batch, C, H, W) to mu, log_var, both (batch, latent_dim).
+    Raises ValueError for sizes that do not fit, here or in forward; TypeError for integer images.
+    """
+
+    @takes_sizes
+    def __init__(self, image_shape, channels, latent_dim):
+        super().__init__()
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
+        widths = (image_shape[0], *channels)
+        self.stages = nn.Sequential(*(conv_block(*sizes) for sizes in pairwise(widths)))
+        shrink = 2 ** len(channels)
+        features = channels[-1] * (image_shape[1] // shrink) * (image_shape[2] // shrink)
+        self.to_mu = nn.Linear(features, latent_dim)
+        self.to_log_var = nn.Linear(features, latent_dim)
+
+    @takes_images
+    def forward(self, x):
+        features = self.stages(x).flatten(1)
+        return self.to_mu(features), self.to_log_var(features)
+
+
+class ConvDecoder(nn.Module):
+    """A linear layer, stride-2 transposed convolutions through `channels` backwards, and a 3x3 convolution.
+
+    Shapes: (..., latent_dim) to (..., C, H, W). For channels c1, ..., cn the stages are cn to c(n-1), ...,
+    c2 to c1, c1 to c1. `output_activation`: a class such as nn.Tanh, put last, or None.
+    Raises ValueError for sizes that do not fit, here or in forward.
+    """
+
+    @takes_sizes
+    def __init__(self, image_shape, channels, latent_dim, output_activation=None):
+        super().__init__()
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
+        shrink = 2 ** len(channels)
+        self.start_shape = (channels[-1], image_shape[1] // shrink, image_shape[2] // shrink)
+        self.from_latent = nn.Linear(latent_dim, math.prod(self.start_shape))
+        widths = (*reversed(channels), channels[0])
+        self.stages = nn.Sequential(*(transposed_conv_block(*sizes) for sizes in pairwise(widths)))
+        self.to_output = nn.Conv2d(channels[0], image_shape[0], kernel_size=3, padding=1)
+        self.output_activation = (output_activation or nn.Identity)()
+
+    @takes_latents
+    def forward(self, z):
+        features = self.from_latent(z).reshape(-1, *self.start_shape)
+        output = self.output_activation(self.to_output(self.stages(features)))
+        return output.reshape(*z.shape[:-1], *self.image_shape)
+
+
+class DenseEncoder(nn.Module):
+    """Linear layers of the sizes in `hidden`, each followed by `activation`, then two linear heads.
+
+    Shapes: (batch, C, H, W) to mu, log_var, both (batch, latent_dim). `activation`: a class such as nn.ReLU,
+    or None for an affine network.
+    Raises ValueError for sizes that do not fit, here or in forward; TypeError for integer images.
+    """
+
+    @takes_sizes
+    def __init__(self, image_shape, hidden, latent_dim, activation=nn.ReLU):
+        super().__init__()
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
+        widths = (math.prod(image_shape), *hidden)
+        self.stages = nn.Sequential(*(dense_block(*sizes, activation) for sizes in pairwise(widths)))
+        self.to_mu = nn.Linear(widths[-1], latent_dim)
+        self.to_log_var = nn.Linear(widths[-1], latent_dim)
+
+    @takes_images
+    def forward(self, x):
+        features = self.stages(x.flatten(1))
+        return self.to_mu(features), self.to_log_var(features)
+
+
+class DenseDecoder(nn.Module):
+    """Linear layers through `hidden` backwards, each followed by `activation`, and one more to the pixels.
+
+    Shapes: (..., latent_dim) to (..., C, H, W). `activation`: a class such as nn.ReLU, or None for an affine
+    network; none follows the last layer.
+    Raises ValueError for sizes that do not fit, here or in forward.
+    """
+
+    @takes_sizes
+    def __init__(self, image_shape, hidden, latent_dim, activation=nn.ReLU):
+        super().__init__()
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
+        widths = (latent_dim, *reversed(hidden))
+        self.stages = nn.Sequential(*(dense_block(*sizes, activation) for sizes in pairwise(widths)))
+        self.to_output = nn.Linear(widths[-1], math.prod(image_shape))
+
+    @takes_latents
+    def forward(self, z):
+        return self.to_output(self.stages(z)).unflatten(-1, self.image_shape)
+
+
+def conv_vae(image_shape=(1, 28, 28), channels=(32, 64), latent_dim=32, likelihood=None):
+    """The convolutional VAE of page 09, with a Bernoulli likelihood unless another is given."""
+    return VAE(ConvEncoder(image_shape, channels, latent_dim), ConvDecoder(image_shape, channels, latent_dim),
+               likelihood or Bernoulli())
+
+
+def dense_vae(image_shape=(1, 28, 28), hidden=(512, 256), latent_dim=32, activation=nn.ReLU, likelihood=None):
+    """The fully connected VAE of page 08, with a Bernoulli likelihood unless another is given."""
+    return VAE(DenseEncoder(image_shape, hidden, latent_dim, activation),
+               DenseDecoder(image_shape, hidden, latent_dim, activation), likelihood or Bernoulli())
+
+
+def article_conv_vae(image_shape=(1, 64, 64), latent_dim=128):
+    """The article's convolutional network: tanh for pixels in [-1, 1]; its loss implies the variance 1/2."""
+    channels = (96, 128, 256, 256)
+    return VAE(ConvEncoder(image_shape, channels, latent_dim),
+               ConvDecoder(image_shape, channels, latent_dim, output_activation=nn.Tanh), Gaussian(0.5))
+
+
+def article_dense_vae(image_shape=(1, 64, 64), latent_dim=32):
+    """The article's fully connected network, without any activation (kept: page 07), and variance 1/2."""
+    return dense_vae(image_shape, (512, 256), latent_dim, activation=None, likelihood=Gaussian(0.5))

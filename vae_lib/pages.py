@@ -1,0 +1,115 @@
+"""The pages as files: how they are stored, and the ledger of their equations.
+
+`python -m vae_lib.pages refresh [04 ...]` executes pages and stores them in one normal form;
+`python -m vae_lib.pages ledger` prints each numbered equation with what it was checked against.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path("notebooks")
+TAG = re.compile(r"\\tag\{([^}]+)\}")
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                 "language_info": {"name": "python"}}
+
+
+class Check(NamedTuple):
+    """One call of `check` or `check_at_most` in a page: what it compares with, and how closely."""
+
+    number: str
+    against: str
+    atol: float
+    cell: int
+
+
+def paths(names=(), folder=FOLDER):
+    """The notebooks of the folder in order; with names such as "04", those whose file name begins so."""
+    found = sorted(Path(folder).glob("*.ipynb"))
+    for name in names:
+        if not any(path.name.startswith(name) for path in found):
+            raise ValueError(f"page: no notebook in {folder}/ begins with {name!r}")
+    return [path for path in found if not names or path.name.startswith(tuple(names))]
+
+
+def cells(path, kind):
+    """The sources of the cells of one kind, "code" or "markdown", as pairs of position and text."""
+    notebook = nbformat.read(path, as_version=4)
+    return [(i, cell.source) for i, cell in enumerate(notebook.cells) if cell.cell_type == kind]
+
+
+def equations(path):
+    """The numbered equations of a page: a dict from number to the position of its cell, each number once."""
+    found = [(number, i) for i, text in cells(path, "markdown") for number in TAG.findall(text)]
+    if len(dict(found)) < len(found):
+        raise ValueError(f"{Path(path).name}: an equation's number stands twice in {[n for n, _ in found]}")
+    return dict(found)
+
+
+def checks(path):
+    """The checks of a page, in order. Number, `against` and `atol` must be literals, so that the ledger can be read."""
+    found = []
+    for i, text in cells(path, "code"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("check", "check_at_most"):
+                options = {option.arg: ast.literal_eval(option.value) for option in node.keywords
+                           if option.arg in ("against", "atol")}
+                found.append(Check(ast.literal_eval(node.args[0]), cell=i, **{"atol": 0.0, **options}))
+    return found
+
+
+def ledger(pages):
+    """One row for each check: equation, page, what it was checked against, tolerance."""
+    return [(check.number, Path(page).stem, check.against, f"{check.atol:g}")
+            for page in pages for check in checks(page)]
+
+
+def normalise(notebook):
+    """Leave in a notebook what its reader needs: no widget state, timings, versions or split streams."""
+    notebook.metadata = nbformat.from_dict(KEPT_METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")})
+        if cell.cell_type != "code":
+            continue
+        joined = []
+        for output in cell.outputs:
+            output.get("data", {}).pop(WIDGET_VIEW, None)  # its model dies with the kernel; the picture beside it stays
+            if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
+                joined[-1].text += output.text
+            else:
+                joined.append(output)
+        cell.outputs = joined
+    return notebook
+
+
+def refresh(path):
+    """Execute a page in its own folder and store it, normalised. A page that fails is not written."""
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(Path(path).parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    nbformat.write(normalise(notebook), path)
+
+
+def main(task, *names):
+    """Run a task from the command line."""
+    if task == "refresh":
+        for path in paths(names):
+            print(f"refresh {path}", flush=True)
+            refresh(path)
+    elif task == "ledger":
+        rows = [("equation", "page", "checked against", "to within"), *ledger(paths(names))]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    else:
+        raise ValueError(f"task: wanted refresh or ledger, got {task!r}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
