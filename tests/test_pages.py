@@ -129,7 +129,8 @@ def write_page(folder, *sources, name="07_page.ipynb"):
 
 def test_equations_and_checks_are_found(tmp_path):
     path = write_page(tmp_path, r"$$a = b \tag{7.1}$$", 'check("7.1", 1, 1.0, against="hand", atol=1e-3)',
-                      'check_at_most("7.2", 0, 1, against="hand")')
+                      'check_at_most("7.2", 0, 1, against="hand")',
+                      'try:\n    check("7.1", 1, 2, against="a mistake", atol=0)\nexcept AssertionError:\n    pass')
     assert pages.equations(path) == {"7.1": 0}
     assert pages.checks(path) == [("7.1", "hand", 1e-3, 1), ("7.2", "hand", 0.0, 2)]
     assert pages.ledger([path]) == [("7.1", "07_page", "hand", "0.001"), ("7.2", "07_page", "hand", "0")]

@@ -53,14 +53,20 @@ def equations(path):
 
 
 def checks(path):
-    """The checks of a page, in order. Number, `against` and `atol` must be literals, so that the ledger can be read."""
+    """The checks of a page, in order, but for those in a `try`, which are meant to fail.
+
+    Number, `against` and `atol` must be literals, so that the ledger can be read.
+    """
     found = []
     for i, text in cells(path, "code"):
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("check", "check_at_most"):
-                options = {option.arg: ast.literal_eval(option.value) for option in node.keywords
+        tree = ast.parse(text)
+        tried = {part for node in ast.walk(tree) if isinstance(node, ast.Try) for part in ast.walk(node)}
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node not in tried)
+        for call in calls:
+            if getattr(call.func, "id", "") in ("check", "check_at_most"):
+                options = {option.arg: ast.literal_eval(option.value) for option in call.keywords
                            if option.arg in ("against", "atol")}
-                found.append(Check(ast.literal_eval(node.args[0]), cell=i, **{"atol": 0.0, **options}))
+                found.append(Check(ast.literal_eval(call.args[0]), cell=i, **{"atol": 0.0, **options}))
     return found
 
 

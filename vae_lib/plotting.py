@@ -65,7 +65,7 @@ def show(fig, alt):
 
 
 def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None, title=None):
-    """Draw images row by row on a grid, black at 0 and white at 1, and return the figure.
+    """Draw images row by row on a grid, black at 0, white at 1 and grey between images, and return the figure.
 
     images: floats of shape (N, 1, H, W) in [0, 1], N a multiple of columns; labels: one for each row or
     column. Raises TypeError for anything but floats, ValueError for other shapes, for values outside [0, 1]
@@ -96,7 +96,7 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
         size = (inches * columns + 0.1 + label_width,
                 inches * rows * height / width + 0.1 + 0.25 * bool(title) + 0.25 * bool(column_labels))
         ax = plt.figure(figsize=size, layout="constrained").add_subplot()
-    grey = plt.get_cmap("gray").with_extremes(bad="white")
+    grey = plt.get_cmap("gray").with_extremes(bad="#B0B0B0")
     ax.imshow(canvas, cmap=grey, vmin=0, vmax=1, interpolation="nearest")
     ax.set_xticks((width + gap) * np.arange(columns) + width / 2 if column_labels else [], column_labels)
     ax.set_yticks((height + gap) * np.arange(rows) + height / 2 if row_labels else [], row_labels)
