@@ -412,13 +412,13 @@ def test_nonlinear_methods_refuse(method, arguments, message):
         getattr(WAVY, method)(*arguments)
 
 
-@pytest.mark.parametrize("decode, options", [
-    (lambda z: 50 * z, {"points": 401}),  # the posterior is narrower than a step
-    (lambda z: 0 * z, {"low": -3.0, "high": 3.0}),  # the grid cuts the prior off
-    (lambda z: z.sign(), {}),  # a jump
+@pytest.mark.parametrize("decode, x, options", [
+    (lambda z: 50 * z, 0.123, {"points": 401}),  # the posterior is narrower than a step
+    (lambda z: 0 * z, 3.0, {"low": -5.0, "high": 5.0}),  # the grid cuts a posterior off, of an unlikely x
+    (lambda z: z.sign(), 0.123, {}),  # a jump
 ])
-def test_log_px_refuses_a_grid_that_does_not_fit(decode, options):
+def test_log_px_refuses_a_grid_that_does_not_fit(decode, x, options):
     model = NonlinearModel(decode, 0.01, **options)
     for method, more in (("log_px", ()), ("kl_to_posterior", (MEANS[:1], LOG_VARS[:1]))):
         with pytest.raises(ValueError, match="change low, high or points"):
-            getattr(model, method)(torch.tensor([0.123], dtype=torch.float64), *more)
+            getattr(model, method)(torch.tensor([x], dtype=torch.float64), *more)
