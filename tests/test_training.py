@@ -424,6 +424,16 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_file_is_replaced_in_one_move(tmp_path):
+    """Whoever has the old file open still reads all of it: nothing is ever written into it."""
+    path = tmp_path / "weights.safetensors"
+    save_weights(small_vae(), path)
+    before = path.read_bytes()
+    with open(path, "rb") as file:
+        save_weights(small_vae(seed=1), path)
+        assert file.read() == before != path.read_bytes()
+
+
 CHANGES = {
     "log_px_given_z is nan": lambda bound: bound._replace(log_px_given_z=bound.log_px_given_z * math.nan),
     "kl is inf": lambda bound: bound._replace(elbo=bound.elbo - math.inf, kl=bound.kl + math.inf),
@@ -598,6 +608,11 @@ def test_fit_refuses_other_numbers(name, values, wanted):
 def test_fit_refuses_a_model_with_nothing_to_train():
     with pytest.raises(ValueError, match="^model: wanted weights that require gradients, got none"):
         quiet(small_vae().requires_grad_(False), GREY, steps=1, batch_size=8)
+
+
+def test_fit_refuses_other_devices():
+    with pytest.raises(ValueError, match="^device: wanted cpu or cuda, got meta"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, device="meta")
 
 
 def test_fit_chooses_a_device(monkeypatch):

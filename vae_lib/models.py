@@ -48,7 +48,7 @@ def takes_images(forward):
     def checked(self, x):
         if not x.is_floating_point():
             raise TypeError(f"x: wanted float images, got {x.dtype}; vae_lib.data has to_unit and binarize")
-        if x.dim() != 4 or x.shape[1:] != self.image_shape:
+        if x.shape[1:] != self.image_shape:
             raise ValueError(f"x: wanted images of shape (batch, {', '.join(map(str, self.image_shape))}), "
                              f"got {tuple(x.shape)}")
         return forward(self, x)

@@ -40,7 +40,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     ema         leaves an average over all steps in the model, of its weights and batch-norm statistics: those
                 after step t count in proportion to ema ** -t, those before the first step for nothing
     autocast    whether networks compute in bfloat16; weights, likelihood and KL stay float32
-    device      default: CUDA if there is any; the model stays there
+    device      where to train, by default CUDA if there is any; the model then returns to where it was
     checkpoint  file to write every `checkpoint_every` steps (default: an epoch) and at the end
     resume      whether to go on from the checkpoint if it exists: to the same bits as without interruption,
                 on a CPU with as many threads; `steps` may have grown, unless there is `decay`
@@ -51,32 +51,36 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     FloatingPointError, naming step and term, for a bound that is not finite: the last checkpoint stays.
     Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015.
     """
-    _check_images(images, model)
+    _check_inputs(images, model)
     _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, clip, ema, checkpoint_every)
+    home = next(model.parameters()).device
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: wanted cpu or cuda, got {device}")
     settings = {
         "images": _fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
         "binarized": binarized, "seed": seed, "objective": re.sub(" at 0x[0-9a-fA-F]+", "", repr(objective)),
         "warm_up": warm_up, "decay": decay and f"over {steps} steps", "clip": clip, "ema": ema,
         "autocast": autocast, "device": device.type,
     }
-    model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
-    optimizer, averages, tensors = _prepare(model, learning_rate, ema)
-    current = [tensors[f"model.{name}"] for name in averages]
+    save_every = checkpoint_every or len(images) // batch_size
     history, pending = {name: [] for name in Bound._fields}, []
-    random_state = _resume(checkpoint, resume, steps, settings, tensors, history)
-    start, epoch_steps = len(history["elbo"]), len(images) // batch_size
-    generator = torch.default_generator
-    if device.type == "cuda":
-        generator = torch.cuda.default_generators[next(model.parameters()).device.index]
-
     with ExitStack() as stack:
+        stack.callback(lambda: model.to(home, memory_format=torch.contiguous_format).eval())
+        model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
+        optimizer, averages, tensors = _prepare(model, learning_rate, ema)
+        current = [tensors[f"model.{name}"] for name in averages]
+        random_state = _resume(checkpoint, resume, steps, settings, tensors, history)
+        start = len(history["elbo"])
+        generator = torch.default_generator
+        if device.type == "cuda":
+            generator = torch.cuda.default_generators[next(model.parameters()).device.index]
         stack.callback(generator.set_state, generator.get_state())
-        stack.callback(lambda: model.to(memory_format=torch.contiguous_format).eval())
         for network in (model.encoder, model.decoder) if autocast else ():
             stack.enter_context(network.register_forward_hook(_to_float32))
         bar = stack.enter_context(tqdm(total=steps, initial=start, disable=not progress, mininterval=0.3))
         batches = _batches(images.to(device), binarized, batch_size, start, seed, generator, random_state)
+
         for step, x in zip(range(start, steps), batches):
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 bound = objective(model, x)
@@ -94,17 +98,17 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
             optimizer.step()
             if ema is not None:
                 torch._foreach_lerp_(list(averages.values()), current, (1 - ema) / (1 - ema ** (step + 1)))
+
             last = step + 1 == steps
             shown = bar.update() or last  # true a few times a second
-            saved = checkpoint is not None and (last or (step + 1) % (checkpoint_every or epoch_steps) == 0)
+            saved = checkpoint is not None and (last or (step + 1) % save_every == 0)
             if shown or saved or step % 100 == 0:
                 _settle(pending, history)
-            if saved:
-                past = {f"history.{name}": torch.tensor(history[name]).double() for name in history}
-                _write(checkpoint, tensors | past | {"random": generator.get_state()}, settings)
             if shown:
                 means = [sum(history[name][-100:]) / len(history[name][-100:]) for name in history]
                 bar.set_postfix_str("ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means))
+            if saved:
+                _write(checkpoint, tensors | _as_tensors(history, generator), settings)
         for name, average in averages.items():
             tensors[f"model.{name}"].copy_(average)
     return history
@@ -129,8 +133,8 @@ def load_weights(model, path):
     return model.eval()
 
 
-def _check_images(images, model):
-    """Refuse images that no model can be trained on, or that a Bernoulli likelihood has no meaning for."""
+def _check_inputs(images, model):
+    """Refuse images that cannot be trained on or that a Bernoulli has no meaning for, and a frozen model."""
     wanted = "images: wanted a uint8 or float32 tensor of shape (N, C, H, W)"
     if not isinstance(images, Tensor):
         raise TypeError(f"{wanted}, got {type(images).__name__}")
@@ -147,6 +151,8 @@ def _check_images(images, model):
     bernoulli = isinstance(getattr(model, "likelihood", None), Bernoulli)
     if bernoulli and images.is_floating_point() and (low < 0 or high > 1):
         raise ValueError(f"images: a Bernoulli likelihood wants values in [0, 1], got {low:g} to {high:g}")
+    if not any(weights.requires_grad for weights in model.parameters()):
+        raise ValueError("model: wanted weights that require gradients, got none")
 
 
 def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, clip, ema, checkpoint_every):
@@ -187,8 +193,6 @@ def _prepare(model, learning_rate, ema):
                 if ema is not None and value.is_floating_point()}
     tensors |= {f"average.{name}": value for name, value in averages.items()}
     trained = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-    if not trained:
-        raise ValueError("model: wanted weights that require gradients, got none")
     optimizer = torch.optim.Adam(trained.values(), learning_rate, fused=True)
     for name, weights in trained.items():  # as Adam would set it up in its first step; here, to be read into
         optimizer.state[weights] = {
@@ -251,6 +255,12 @@ def _resume(path, resume, steps, settings, tensors, history):
     _fill(tensors, found, path)
     history.update(past)
     return random_state
+
+
+def _as_tensors(history, generator):
+    """What a checkpoint holds beside weights and averages: the past, and the state of what is random."""
+    past = {f"history.{name}": torch.tensor(means, dtype=torch.float64) for name, means in history.items()}
+    return past | {"random": generator.get_state()}
 
 
 def _fill(tensors, found, path):
