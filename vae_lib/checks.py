@@ -44,7 +44,7 @@ def check_at_most(number, left, right, *, against, atol=0.0):
     excess = (left - right).max().item()
     if excess > atol:
         raise AssertionError(f"({number}) does not hold: the left side exceeds {against} by {excess:g}")
-    print(f"({number}) holds as a bound, against {against}, to within {atol:g}")
+    print(f"({number}) holds as a bound, against {against}" + (f", to within {atol:g}" if atol else ""))
 
 
 def _sides(number, left, right, against, atol, exact):

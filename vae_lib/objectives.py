@@ -18,7 +18,8 @@ class Bound(NamedTuple):
 def elbo(model, x, generator=None):
     """Evidence lower bound of each image, from one sample of z and the closed-form KL, in nats.
 
-    Shapes: x (batch, C, H, W) to three tensors (batch,). Equation (2.7); Kingma & Welling 2014, equation 10.
+    Shapes: x (batch, C, H, W) to three tensors (batch,). Equation (2.8), of (2.7); Kingma & Welling 2014,
+    equation 10.
     """
     mu, log_var = model.encoder(x)
     z = reparameterize(mu, log_var, generator)
