@@ -28,7 +28,7 @@ class KLSplit(NamedTuple):
     """The average KL and its two parts, in nats, with the standard error of the sum of the two parts.
 
     Neither part's own standard error is larger. Mutual information over num_images images is at most
-    ln(num_images).
+    ln(num_images): equation (10.2).
     """
 
     average_kl: float
@@ -77,8 +77,8 @@ def log_aggregate_posterior(z, mu, log_var, block_size=64):
     """log q(z) of the aggregate posterior q(z) = 1/N sum_n q(z|x_n), by log-sum-exp, in float64 and nats.
 
     Shapes: z (S, latent_dim), mu and log_var (N, latent_dim), to (S,). Works on block_size^2 * latent_dim
-    numbers at a time. Raises TypeError or ValueError for other types and shapes, and for NaN. Hoffman &
-    Johnson 2016.
+    numbers at a time. Raises TypeError or ValueError for other types and shapes, and for NaN. Equation (10.1);
+    Hoffman & Johnson 2016.
     """
     _check_posteriors(mu, log_var)
     _check_floats("z", z, "(S, latent_dim)")
@@ -102,8 +102,8 @@ def average_kl_split(mu, log_var, num_samples=1000, seed=0):
     Shapes: mu and log_var (N, latent_dim). The average KL comes in closed form. The mutual information
     between image and z, E[log q(z|x) - log q(z)], and KL(q(z) || p(z)) = E[log q(z) - log p(z)] are each
     estimated from `num_samples` draws of their own (an image, then its z), so their sum meets it within the
-    standard error only. Raises TypeError or ValueError for other types and shapes, and for NaN. Hoffman &
-    Johnson 2016.
+    standard error only. Raises TypeError or ValueError for other types and shapes, and for NaN. Equation (10.1);
+    Hoffman & Johnson 2016.
     """
     _check_posteriors(mu, log_var)
     _check_counts(num_samples=num_samples, at_least=2)

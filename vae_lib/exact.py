@@ -40,7 +40,7 @@ class LinearGaussian:
     def log_px(self, x):
         """log p(x) = log N(x; bias, weight weight^T + variance I), by a Cholesky factor of that D x D matrix.
 
-        Shapes: (N, D) to (N,). PRML 2.115; Tipping & Bishop 1999.
+        Shapes: (N, D) to (N,). Equation (1.4); PRML 2.115; Tipping & Bishop 1999.
         """
         residual = _float64("x", x, "N", self.data_dim) - self.bias
         covariance = self.weight @ self.weight.mT + self.variance * torch.eye(self.data_dim).to(self.weight)
@@ -56,7 +56,7 @@ class LinearGaussian:
     def posterior(self, x):
         """The posterior p(z|x), a Gaussian with correlated latents: means (N, k) and covariance (k, k).
 
-        Shapes: x (N, D). PRML 2.116 and 2.117.
+        Shapes: x (N, D). Equation (1.9); PRML 2.116 and 2.117.
         """
         residual = _float64("x", x, "N", self.data_dim) - self.bias
         covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision()))
@@ -65,8 +65,8 @@ class LinearGaussian:
     def elbo(self, x, mu, log_var):
         """The ELBO of q = N(mu, diag(exp(log_var))), with both expectations in closed form.
 
-        Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,). Kingma & Welling 2014,
-        equation 3.
+        Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,). Equation (2.7); Kingma &
+        Welling 2014, equation 3.
         """
         x = _float64("x", x, "N", self.data_dim)
         mu, log_var = (_float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
@@ -79,7 +79,7 @@ class LinearGaussian:
     def kl_to_posterior(self, x, mu, log_var):
         """KL(q || p(z|x)) of q = N(mu, diag(exp(log_var))), from a diagonal Gaussian to a correlated one.
 
-        Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,).
+        Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,). The gap of equation (2.5).
         """
         mu, log_var = (_float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
         precision, distance = self.precision(), mu - self.posterior(x)[0]
@@ -90,8 +90,8 @@ class LinearGaussian:
     def best_diagonal_q(self, x):
         """The diagonal Gaussian that minimises KL(q || p(z|x)): same mean, inverse diagonal of the precision.
 
-        Shapes: x (N, D) to mu and log_var (N, k). The KL that remains is the approximation gap. PRML, section
-        10.1.2.
+        Shapes: x (N, D) to mu and log_var (N, k). The KL that remains is the approximation gap. Equation
+        (2.10); PRML, section 10.1.2.
         """
         mean, _ = self.posterior(x)
         return mean, -self.precision().diagonal().log().expand_as(mean)

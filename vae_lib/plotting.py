@@ -103,6 +103,7 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
     ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
     ax.grid(False)
     ax.spines[:].set_visible(False)
+    ax.set_anchor("W")  # else the layout cuts off row labels
     ax.set_title(title)
     return ax.figure
 
