@@ -49,6 +49,7 @@ def test_a_bound_holds_one_way_only(capsys):
 @pytest.mark.parametrize("left, right, options, error, message", [
     (DOUBLE, DOUBLE, {}, ValueError, "the same object twice"),
     (DOUBLE.float(), DOUBLE, {}, TypeError, "left: wanted float64 for an exact check, got torch.float32"),
+    (DOUBLE + 1j, DOUBLE, {}, TypeError, "left: wanted real numbers, got torch.complex128"),
     (DOUBLE, DOUBLE.half(), {}, TypeError, "right: wanted float64"),
     (DOUBLE, DOUBLE[:0], {}, ValueError, "right: wanted finite values"),
     (DOUBLE * float("nan"), DOUBLE, {}, ValueError, "left: wanted finite values"),

@@ -45,6 +45,14 @@ def test_samples_have_the_likelihood_s_mean_and_spread():
     assert ((draws.std(0) - 0.5).abs() < 4 * 0.5 / (2 * 100_000) ** 0.5).all()
 
 
+def test_a_draw_is_what_its_generator_makes_of_it():
+    seeded = lambda: torch.Generator().manual_seed(3)
+    torch.testing.assert_close(Bernoulli().sample(OUTPUT, seeded()),
+                               torch.bernoulli(1 / (1 + (-OUTPUT).exp()), generator=seeded()), rtol=0, atol=0)
+    eps = torch.randn(OUTPUT.shape, dtype=torch.float64, generator=seeded())
+    torch.testing.assert_close(Gaussian(0.25).sample(OUTPUT, seeded()), OUTPUT + 0.5 * eps)
+
+
 @pytest.mark.parametrize("variance", [0, -1.0, float("nan"), float("inf"), "0.5", None])
 def test_a_variance_that_is_none_is_refused(variance):
     with pytest.raises(ValueError, match="variance: wanted a positive finite number, got"):

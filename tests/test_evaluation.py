@@ -165,7 +165,7 @@ def test_images_that_are_refused(function, x, error, message):
 
 
 @pytest.mark.parametrize("options, error, message", [
-    ({"model": "conv"}, TypeError, "model: wanted a torch.nn.Module, got str"),
+    ({"model": "conv"}, TypeError, "model: wanted a VAE, got str"),
     ({"x": BINARY[:1]}, ValueError, "x: wanted .* N >= 2, got float64 of shape"),
     ({"num_samples": 0}, ValueError, "num_samples: wanted an integer, 1 or more, got 0"),
     ({"num_samples": 1.0}, ValueError, "num_samples: wanted an integer, 1 or more, got 1.0"),
@@ -174,6 +174,19 @@ def test_images_that_are_refused(function, x, error, message):
 def test_held_out_elbo_refuses(options, error, message):
     with pytest.raises(error, match=message):
         held_out_elbo(**{"model": affine_vae(), "x": BINARY, **options})
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, encode_all])
+def test_a_model_that_has_diverged_gives_no_measurement(function):
+    model = affine_vae()
+    model.to_mu.weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="is not finite: the model has diverged"):
+        function(model, BINARY)
+
+
+def test_a_split_that_overflows_gives_no_measurement():
+    with pytest.raises(ValueError, match="log_var: wanted values between -700 and 700, got 10000 to 10000"):
+        average_kl_split(torch.zeros(4, 2), torch.full((4, 2), 1e4))
 
 
 def test_encode_all_refuses_a_batch_size():

@@ -219,7 +219,7 @@ def test_constructors_refuse_other_hidden_sizes(network, hidden):
 
 
 @pytest.mark.parametrize("network", [ConvEncoder, ConvDecoder, DenseEncoder, DenseDecoder])
-@pytest.mark.parametrize("latent_dim", [0, -3, 2.0, None, (2,)])
+@pytest.mark.parametrize("latent_dim", [0, -3, 2.0, None, (2,), True])
 def test_constructors_refuse_other_latent_dims(network, latent_dim):
     with pytest.raises(ValueError, match="^latent_dim: wanted a positive integer, got"):
         network((1, 28, 28), (8,), latent_dim)
@@ -237,10 +237,27 @@ def test_vae_refuses_an_encoder_and_a_decoder_of_different_latents():
         VAE(DenseEncoder((1, 2, 2), (), 2), DenseDecoder((1, 2, 2), (), 3), Bernoulli())
 
 
+def test_vae_refuses_networks_for_different_images():
+    with pytest.raises(ValueError, match=r"^image_shape: encoder has \(1, 2, 2\), decoder \(3, 2, 2\)"):
+        VAE(DenseEncoder((1, 2, 2), (), 2), DenseDecoder((3, 2, 2), (), 2), Bernoulli())
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", Bernoulli])
+def test_vae_refuses_a_likelihood_that_is_none(likelihood):
+    with pytest.raises(TypeError, match=r"^likelihood: wanted Bernoulli\(\) or Gaussian\(variance\), got"):
+        conv_vae(likelihood=likelihood)
+
+
+@pytest.mark.parametrize("activation", ["relu", nn.ReLU()])
+def test_dense_networks_refuse_an_activation_that_is_no_class(activation):
+    with pytest.raises(ValueError, match="^activation: wanted a class such as nn.ReLU, or None, got"):
+        dense_vae(activation=activation)
+
+
 @pytest.mark.parametrize("make", [conv_vae, dense_vae])
 def test_encoders_refuse_other_images(make):
     model = make((1, 4, 4), (3,), 2)
-    with pytest.raises(TypeError, match="^x: wanted float images, got torch.uint8"):
+    with pytest.raises(TypeError, match="^x: wanted a tensor of torch.float32, as the weights are, got torch.uint8"):
         model(torch.zeros(5, 1, 4, 4, dtype=torch.uint8))
     for shape in [(5, 4, 4), (5, 16), (5, 3, 4, 4), (5, 1, 8, 8), (1, 4, 4), (2, 5, 1, 4, 4)]:
         with pytest.raises(ValueError, match=r"^x: wanted images of shape \(batch, 1, 4, 4\), got \("):

@@ -42,6 +42,12 @@ def test_an_unknown_recipe_is_refused(function):
         function("magic")
 
 
+def test_loading_weights_leaves_the_random_stream_alone():
+    before = torch.random.get_rng_state()
+    recipes.pretrained("conv_mnist")
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_a_run_leaves_weights_and_a_log(tmp_path, monkeypatch, capsys):
     """A small recipe on small data; a second start finds it finished, and leaves the same weights."""
     images = torch.randint(0, 256, (300, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -565,6 +565,12 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(FloatingPointError, match="weights.safetensors was not written: encoder.to_mu.bias"):
         save_weights(model, path)
     assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="path: wanted a safetensors file, got the folder"):
+        load_weights(model, tmp_path)
+    run = tmp_path / "run.safetensors"
+    quiet(small_vae(), GREY, steps=1, batch_size=8, checkpoint=run)
+    with pytest.raises(ValueError, match="path: wanted weights, got .*run.safetensors, a checkpoint of fit"):
+        load_weights(small_vae(), run)
     path.write_bytes(before[:-3])
     with pytest.raises(ValueError, match="weights.safetensors is truncated or no safetensors file"):
         load_weights(model, path)
@@ -604,6 +610,11 @@ def test_fit_refuses_other_numbers(name, values, wanted):
     for value in values:
         with pytest.raises(ValueError, match=f"^{name}: wanted {wanted}, got {value!r}"):
             quiet(small_vae(), GREY, **{"steps": 1, "batch_size": 8, name: value})
+
+
+def test_fit_refuses_what_is_no_model():
+    with pytest.raises(TypeError, match="model: wanted a VAE, or a torch.nn.Module that .* takes, got NoneType"):
+        fit(None, GREY, steps=1)
 
 
 def test_fit_refuses_a_model_with_nothing_to_train():

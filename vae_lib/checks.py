@@ -58,6 +58,8 @@ def _sides(number, left, right, against, atol, exact):
     left, right = (side if isinstance(side, torch.Tensor) else torch.as_tensor(np.asarray(side))
                    for side in (left, right))
     for name, side in (("left", left), ("right", right)):
+        if side.is_complex():
+            raise TypeError(f"({number}) {name}: wanted real numbers, got {side.dtype}")
         if exact and side.dtype in LOW_PRECISION:
             raise TypeError(f"({number}) {name}: wanted float64 for an exact check, got {side.dtype}")
         if side.numel() == 0 or not side.isfinite().all():

@@ -54,7 +54,7 @@ def load(name="MNIST", root=None):
     Raises ValueError for an unknown name or a refused file, FileNotFoundError for a set that cannot be had
     (for MNIST the sample serves).
     """
-    if name not in files.MD5:
+    if not isinstance(name, str) or name not in files.MD5:
         raise ValueError(f"name: wanted one of {', '.join(files.MD5)}, got {name!r}")
     root = root or os.environ.get("VAE_DATA")
     if str(root) != "sample":

@@ -56,6 +56,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0):
             bounds = [torch.stack(elbo(model, images.to(device), generator)) for _ in range(num_samples)]
             parts.append(torch.stack(bounds).double().mean(0))
     parts = torch.cat(parts, dim=1)
+    _refuse_nan(**dict(zip(HeldOut._fields, parts)))
     return HeldOut(*parts.mean(1).tolist(), stderr=_stderr(parts[0]))
 
 
@@ -70,6 +71,7 @@ def encode_all(model, x, batch_size=500):
     with _evaluating(model):
         outputs = [model.encoder(images.to(device)) for images in x.split(batch_size)]
     mu, log_var = (torch.cat(output).to(x.device) for output in zip(*outputs, strict=True))
+    _refuse_nan(mu=mu, log_var=log_var)
     return mu, log_var
 
 
@@ -149,14 +151,21 @@ def _evaluating(model):
             module.training = training
 
 
+def _refuse_nan(**results):
+    """Stop with a FloatingPointError that names the result rather than return NaN or infinity as a measurement."""
+    for name, values in results.items():
+        if not values.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite: the model has diverged, or float32 has overflowed")
+
+
 def _stderr(values):
     """The standard error of the mean of independent values (N,)."""
     return values.std().item() / math.sqrt(len(values))
 
 
 def _check_images(model, x, at_least=1):
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model: wanted a torch.nn.Module, got {type(model).__name__}")
+    if not (isinstance(model, torch.nn.Module) and hasattr(model, "likelihood")):
+        raise TypeError(f"model: wanted a VAE, got {type(model).__name__}")
     _check_floats("x", x, "(N, C, H, W)", at_least)
     if isinstance(model.likelihood, Bernoulli) and not 0 <= x.min() <= x.max() <= 1:
         raise ValueError(f"x: wanted values in [0, 1] for a Bernoulli, got {x.min():g} to {x.max():g}")
@@ -167,6 +176,8 @@ def _check_posteriors(mu, log_var):
     _check_floats("log_var", log_var, "(N, latent_dim)")
     if mu.shape != log_var.shape:
         raise ValueError(f"log_var: wanted shape {tuple(mu.shape)}, as mu has, got {tuple(log_var.shape)}")
+    if log_var.abs().max() > 700:  # beyond, the variance is zero or infinite even in float64
+        raise ValueError(f"log_var: wanted values between -700 and 700, got {log_var.min():g} to {log_var.max():g}")
 
 
 def _check_floats(name, value, shape, at_least=1):
@@ -185,5 +196,5 @@ def _check_floats(name, value, shape, at_least=1):
 
 def _check_counts(at_least=1, **counts):
     for name, value in counts.items():
-        if not (isinstance(value, int) and value >= at_least):
+        if not (isinstance(value, int) and not isinstance(value, bool) and value >= at_least):
             raise ValueError(f"{name}: wanted an integer, {at_least} or more, got {value!r}")

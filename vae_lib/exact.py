@@ -104,8 +104,9 @@ class NonlinearModel:
     afresh each time, so it may be training. Integrals over z use the `points` of `grid`, equally spaced from
     `low` to `high`; expectations under q a quarter as many (500 at least), from 12 of its standard deviations
     below its mean to 12 above, however narrow it is. These trapezoidal rules are exact to rounding for smooth
-    functions (Trefethen & Weideman 2014); where `decode` has kinks the error falls as the square of the step.
-    Raises TypeError or ValueError for other inputs.
+    functions (Trefethen & Weideman 2014); where `decode` has kinks the error falls as the square of the step, and
+    where it oscillates between two of the points the result is wrong. Raises TypeError or ValueError for other
+    inputs.
     """
 
     def __init__(self, decode, variance, low=-10.0, high=10.0, points=4001):

@@ -18,7 +18,8 @@ from vae_lib.gaussian import reparameterize
 
 def are_sizes(values):
     """Whether these are positive integers, in a tuple or a list."""
-    return isinstance(values, (tuple, list)) and all(isinstance(n, Integral) and n > 0 for n in values)
+    return isinstance(values, (tuple, list)) and all(
+        isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in values)
 
 
 def takes_sizes(init):
@@ -31,6 +32,7 @@ def takes_sizes(init):
             ("channels", lambda it: are_sizes(it) and len(it) > 0, "a positive integer for each stage"),
             ("hidden", are_sizes, "a positive integer for each hidden layer"),
             ("latent_dim", lambda it: are_sizes([it]), "a positive integer"),
+            ("activation", lambda it: it is None or isinstance(it, type), "a class such as nn.ReLU, or None"),
         ):
             if name in given and not fits(given[name]):
                 raise ValueError(f"{name}: wanted {wanted}, got {given[name]!r}")
@@ -46,8 +48,10 @@ def takes_images(forward):
     """Make an encoder refuse anything but float images of its size: TypeError or ValueError."""
     @wraps(forward)
     def checked(self, x):
-        if not x.is_floating_point():
-            raise TypeError(f"x: wanted float images, got {x.dtype}; vae_lib.data has to_unit and binarize")
+        dtype = next(self.parameters()).dtype
+        if getattr(x, "dtype", None) != dtype:
+            raise TypeError(f"x: wanted a tensor of {dtype}, as the weights are, got {getattr(x, 'dtype', type(x))}; "
+                            "vae_lib.data has to_unit and binarize")
         if x.shape[1:] != self.image_shape:
             raise ValueError(f"x: wanted images of shape (batch, {', '.join(map(str, self.image_shape))}), "
                              f"got {tuple(x.shape)}")
@@ -62,6 +66,18 @@ def takes_latents(forward):
         if z.dim() == 0 or z.shape[-1] != self.latent_dim:
             raise ValueError(f"z: wanted latents of shape (..., {self.latent_dim}), got {tuple(z.shape)}")
         return forward(self, z)
+    return checked
+
+
+def takes_parts(init):
+    """Make a VAE refuse networks for different images, and a likelihood that is none: TypeError or ValueError."""
+    @wraps(init)
+    def checked(self, encoder, decoder, likelihood):
+        if isinstance(likelihood, type) or not hasattr(likelihood, "log_prob"):
+            raise TypeError(f"likelihood: wanted Bernoulli() or Gaussian(variance), got {likelihood!r}")
+        if encoder.image_shape != decoder.image_shape:
+            raise ValueError(f"image_shape: encoder has {encoder.image_shape}, decoder {decoder.image_shape}")
+        init(self, encoder, decoder, likelihood)
     return checked
 
 
@@ -93,9 +109,10 @@ class VAE(nn.Module):
 
     forward draws one z per image: (batch, C, H, W) to output, mu, log_var, of shapes (batch, C, H, W),
     (batch, latent_dim) and (batch, latent_dim). Kingma & Welling 2014, section 3.
-    Raises ValueError when encoder and decoder differ in latent_dim.
+    Raises ValueError when encoder and decoder differ in latent_dim or image_shape, TypeError for no likelihood.
     """
 
+    @takes_parts
     def __init__(self, encoder, decoder, likelihood):
         super().__init__()
         if encoder.latent_dim != decoder.latent_dim:

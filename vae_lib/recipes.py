@@ -44,14 +44,16 @@ RECIPES = {
 
 def recipe(name):
     """The recipe of this name. Raises ValueError, with the names there are, for another."""
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"recipe: wanted one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]
 
 
 def pretrained(name):
     """The model of a recipe with the weights that ship with the library, in eval mode."""
-    return load_weights(recipe(name).build(), WEIGHTS / f"{name}.safetensors")
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
+        model = recipe(name).build()
+    return load_weights(model, WEIGHTS / f"{name}.safetensors")
 
 
 def training_log(name):

@@ -22,7 +22,9 @@ def load_weights(model, path):
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit the model.
     """
-    found, _ = read(path)
+    found, settings = read(path)
+    if settings:
+        raise ValueError(f"path: wanted weights, got {path}, a checkpoint of fit; resume it with fit")
     fill(model.state_dict(), found, path)
     return model.eval()
 
@@ -39,6 +41,8 @@ def fill(tensors, found, path):
 
 def read(path):
     """The tensors of a safetensors file, and the settings that `fit` left in it or None."""
+    if Path(path).is_dir():
+        raise ValueError(f"path: wanted a safetensors file, got the folder {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             settings = (file.metadata() or {}).get("settings", "null")

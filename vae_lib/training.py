@@ -111,6 +111,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
 
 def _check_inputs(images, model):
     """Refuse images that cannot be trained on or that a Bernoulli has no meaning for, and a frozen model."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: wanted a VAE, or a torch.nn.Module that the objective takes, got {type(model).__name__}")
     wanted = "images: wanted a uint8 or float32 tensor of shape (N, C, H, W)"
     if not isinstance(images, Tensor):
         raise TypeError(f"{wanted}, got {type(images).__name__}")
@@ -134,7 +136,7 @@ def _check_inputs(images, model):
 def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, clip, ema, checkpoint_every):
     """Refuse numbers that make no sense: a ValueError names the argument."""
     def whole(value, low, high=math.inf):
-        return isinstance(value, Integral) and low <= value <= high
+        return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
 
     def between(value, low, high):
         return isinstance(value, Real) and low < value < high
