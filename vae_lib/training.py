@@ -112,7 +112,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
 def _check_inputs(images, model):
     """Refuse images that cannot be trained on or that a Bernoulli has no meaning for, and a frozen model."""
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model: wanted a VAE, or a torch.nn.Module that the objective takes, got {type(model).__name__}")
+        raise TypeError("model: wanted a VAE, or a torch.nn.Module that the objective takes, "
+                        f"got {type(model).__name__}")
     wanted = "images: wanted a uint8 or float32 tensor of shape (N, C, H, W)"
     if not isinstance(images, Tensor):
         raise TypeError(f"{wanted}, got {type(images).__name__}")
