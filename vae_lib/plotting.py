@@ -92,7 +92,7 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
         canvas[top:top + height, left:left + width] = image
     if ax is None:
         inches = min(0.6, 7 / columns)
-        label_width = 0.09 * max(map(len, row_labels)) if row_labels else 0
+        label_width = 0.15 + 0.1 * max(map(len, row_labels)) if row_labels else 0
         size = (inches * columns + 0.1 + label_width,
                 inches * rows * height / width + 0.1 + 0.25 * bool(title) + 0.25 * bool(column_labels))
         ax = plt.figure(figsize=size, layout="constrained").add_subplot()
