@@ -1,11 +1,23 @@
 """Likelihoods against torch.distributions, on images with more than one channel and more than one sample of z."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal
 
-from vae_lib.decoders import Bernoulli, Gaussian, bernoulli_log_prob, gaussian_log_prob
+from vae_lib.decoders import (
+    Bernoulli,
+    Gaussian,
+    LearnedVarianceGaussian,
+    bernoulli_log_prob,
+    gaussian_log_prob,
+    learned_gaussian_log_prob,
+    optimal_variance,
+)
+from vae_lib.models import dense_vae
+from vae_lib.training import fit
 
 OUTPUT = torch.randn(6, 4, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -30,6 +42,12 @@ def test_gaussian_log_prob_equals_torch_distributions(variance):
     expected = Independent(Normal(OUTPUT, variance**0.5), 3).log_prob(x)
     torch.testing.assert_close(gaussian_log_prob(x, OUTPUT, variance), expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(Gaussian(variance).log_prob(x, OUTPUT), expected, rtol=0, atol=1e-9)
+    log_var = torch.tensor(math.log(variance), dtype=torch.float64)
+    torch.testing.assert_close(learned_gaussian_log_prob(x, OUTPUT, log_var), expected, rtol=0, atol=1e-9)
+    learned = LearnedVarianceGaussian(variance).double()
+    torch.testing.assert_close(learned.log_prob(x, OUTPUT), expected, rtol=1e-6, atol=0)
+    assert learned.variance == pytest.approx(variance, rel=1e-6)
+    torch.testing.assert_close(learned.mean(OUTPUT), Gaussian(variance).mean(OUTPUT), rtol=0, atol=0)
 
 
 def test_samples_have_the_likelihood_s_mean_and_spread():
@@ -40,9 +58,42 @@ def test_samples_have_the_likelihood_s_mean_and_spread():
     torch.testing.assert_close(probs, 1 / (1 + (-output[0]).exp()))
     assert set(binary.unique().tolist()) == {0.0, 1.0}
     assert ((binary.mean(0) - probs).abs() < 4 * (probs * (1 - probs) / 100_000).sqrt()).all()
-    draws = Gaussian(0.25).sample(output, generator)
-    assert ((draws.mean(0) - Gaussian(0.25).mean(output[0])).abs() < 4 * 0.5 / 100_000**0.5).all()
-    assert ((draws.std(0) - 0.5).abs() < 4 * 0.5 / (2 * 100_000) ** 0.5).all()
+    for gaussian in (Gaussian(0.25), LearnedVarianceGaussian(0.25)):
+        draws = gaussian.sample(output, generator)
+        assert ((draws.mean(0) - gaussian.mean(output[0])).abs() < 4 * 0.5 / 100_000**0.5).all()
+        assert ((draws.std(0) - 0.5).abs() < 4 * 0.5 / (2 * 100_000) ** 0.5).all()
+
+
+def test_the_optimal_variance_is_where_gradient_ascent_on_the_learned_one_ends():
+    x = torch.rand(4, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    best = optimal_variance(x, OUTPUT)
+    assert best.item() == pytest.approx(torch.nn.functional.mse_loss(OUTPUT, x.expand_as(OUTPUT)).item(), abs=1e-12)
+    likelihood = LearnedVarianceGaussian(0.1).double()
+    optimizer = torch.optim.LBFGS(likelihood.parameters(), max_iter=100, tolerance_grad=1e-10, tolerance_change=0,
+                                  line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = -likelihood.log_prob(x, OUTPUT).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert likelihood.variance == pytest.approx(best.item(), rel=1e-6)
+    for other in (0.99, 1.01):
+        assert (gaussian_log_prob(x, OUTPUT, other * best.item()).sum()
+                < gaussian_log_prob(x, OUTPUT, best.item()).sum())
+
+
+def test_fit_trains_the_variance_with_the_networks():
+    """Images of noise about one mean: the learned variance ends at the noise's."""
+    noise = torch.randn(512, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(0)
+    model = dense_vae((1, 4, 4), (8,), 2, likelihood=LearnedVarianceGaussian())
+    names = [name for name, _ in model.named_parameters()]
+    assert "likelihood.log_var" in names and "likelihood.log_var" in model.state_dict()
+    fit(model, 0.5 + 0.2 * noise, steps=400, learning_rate=0.02, progress=False, clip=100.0, ema=0.9, warm_up=10)
+    assert model.likelihood.variance == pytest.approx(0.04, rel=0.15)
 
 
 def test_a_draw_is_what_its_generator_makes_of_it():
@@ -54,6 +105,7 @@ def test_a_draw_is_what_its_generator_makes_of_it():
 
 
 @pytest.mark.parametrize("variance", [0, -1.0, float("nan"), float("inf"), "0.5", None])
-def test_a_variance_that_is_none_is_refused(variance):
+@pytest.mark.parametrize("likelihood", [Gaussian, LearnedVarianceGaussian])
+def test_a_variance_that_is_none_is_refused(likelihood, variance):
     with pytest.raises(ValueError, match="variance: wanted a positive finite number, got"):
-        Gaussian(variance)
+        likelihood(variance)

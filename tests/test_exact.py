@@ -132,6 +132,37 @@ def test_linear_model_equals_brute_force_quadrature(latent_dim):
     assert covariance[0, 0].item() == pytest.approx(first_square - first_mean**2, abs=1e-8)
 
 
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_the_gap_and_its_two_parts_equal_sums_over_a_grid(latent_dim):
+    """In NumPy: log p(x), the bound of q and the best diagonal q, found by a search, by trapezoidal sums."""
+    generator = np.random.default_rng(latent_dim)
+    weight, bias = generator.normal(size=(3, latent_dim)), generator.normal(size=3)
+    axes = np.meshgrid(*[np.linspace(-9, 9, 361)] * latent_dim, indexing="ij")
+    z, cell = np.stack([axis.ravel() for axis in axes], -1), (18 / 360) ** latent_dim
+    model = LinearGaussian(torch.tensor(weight), torch.tensor(bias), 0.7)
+
+    def bound(q):
+        log_q = norm.logpdf(z, q[:latent_dim], np.exp(0.5 * np.array(q[latent_dim:]))).sum(-1)
+        return cell * (np.exp(log_q) * (log_joint - log_q)).sum()
+
+    for x in 1.5 * generator.normal(size=(3, 3)):
+        q = generator.normal(size=2 * latent_dim) * 0.5 - 0.3
+        log_joint = norm.logpdf(x, z @ weight.T + bias, math.sqrt(0.7)).sum(-1) + norm.logpdf(z).sum(-1)
+        log_px = math.log(cell * np.exp(log_joint).sum())
+        highest = -minimize(lambda q: -bound(q), q, method="BFGS", options={"gtol": 1e-6}).fun
+        approximation_gap, amortization_gap = log_px - highest, highest - bound(q)
+        assert amortization_gap > 0.01 and (approximation_gap > 0.01 or latent_dim == 1)
+
+        at_x, mu, log_var = (torch.tensor(v)[None] for v in (x, q[:latent_dim], q[latent_dim:]))
+        best = model.best_diagonal_q(at_x)
+        assert model.log_px(at_x).item() == pytest.approx(log_px, abs=1e-8)
+        assert model.elbo(at_x, mu, log_var).item() == pytest.approx(bound(q), abs=1e-8)
+        assert model.kl_to_posterior(at_x, mu, log_var).item() == pytest.approx(log_px - bound(q), abs=1e-8)
+        assert model.kl_to_posterior(at_x, *best).item() == pytest.approx(approximation_gap, abs=1e-8)
+        difference = model.elbo(at_x, *best) - model.elbo(at_x, mu, log_var)
+        assert difference.item() == pytest.approx(amortization_gap, abs=1e-8)
+
+
 def test_best_diagonal_q_equals_a_numerical_minimum():
     model, x = linear(4, 2, 0.3, seed=7), normals(1, 4)
     posterior = MultivariateNormal(model.posterior(x)[0][0], model.posterior(x)[1])
@@ -186,6 +217,83 @@ def test_linear_model_passes_gradients_and_takes_float32():
     mu, log_var = model.best_diagonal_q(x)
     (model.elbo(x, mu.detach(), log_var.detach()) + model.kl_to_posterior(x, mu, log_var)).sum().backward()
     assert weight.grad.isfinite().all() and (weight.grad != 0).all()
+
+
+DATA = MODEL.sample(300, torch.Generator().manual_seed(1))[0]
+EIGENVALUES = np.linalg.eigvalsh(np.cov(DATA.numpy().T, bias=True))[::-1].copy()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3, 4])
+def test_maximum_likelihood_equals_scikit_learn(latent_dim):
+    """Whose PCA divides by N - 1, so it is given data as much closer to their mean."""
+    model, shrink = LinearGaussian.maximum_likelihood(DATA, latent_dim), math.sqrt(299 / 300)
+    closer = DATA.mean(0) + shrink * (DATA - DATA.mean(0))
+    pca = PCA(n_components=latent_dim, svd_solver="full").fit(closer.numpy())
+    assert model.variance == pytest.approx(pca.noise_variance_, abs=1e-12)
+    close(marginal(model).covariance_matrix, pca.get_covariance(), 1e-10)
+    close(model.log_px(DATA), pca.score_samples(DATA.numpy()), 1e-9)
+    assert model.log_px(DATA).mean().item() == pytest.approx(pca.score(DATA.numpy()), abs=1e-10)
+    unscaled = PCA(n_components=latent_dim).fit(DATA.numpy())
+    assert model.variance == pytest.approx(unscaled.noise_variance_ * 299 / 300, abs=1e-12)
+    assert model.log_px(DATA).mean().item() > unscaled.score(DATA.numpy())
+
+
+@pytest.mark.parametrize("latent_dim, variance", [(2, None), (1, 0.3), (3, 1.0), (3, 3.0), (5, 0.45), (2, 100)])
+def test_maximum_likelihood_is_where_gradient_ascent_ends(latent_dim, variance):
+    weight, bias = 0.5 * normals(5, latent_dim, seed=8), normals(5, seed=9)
+    log_var = torch.tensor(0.0 if variance is None else math.log(variance), dtype=torch.float64)
+    free = [weight.requires_grad_(), bias.requires_grad_()]
+    free += [log_var.requires_grad_()] if variance is None else []
+    optimizer = torch.optim.LBFGS(free, max_iter=2000, tolerance_grad=1e-9, tolerance_change=0,
+                                  line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        covariance = weight @ weight.T + log_var.exp() * torch.eye(5, dtype=torch.float64)
+        value = -MultivariateNormal(bias, covariance).log_prob(DATA).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    model = LinearGaussian.maximum_likelihood(DATA, latent_dim, variance)
+    best = model.log_px(DATA).mean().item()
+    assert best == pytest.approx(-loss().item(), abs=1e-8)
+    close(model.weight @ model.weight.T, (weight @ weight.T).detach(), 1e-3)
+    assert model.variance == pytest.approx(log_var.exp().item(), abs=1e-5)
+
+
+def test_directions_below_a_stated_variance_collapse():
+    for latent_dim in (2, 5):
+        for variance in (*(0.5 * (EIGENVALUES[1:] + EIGENVALUES[:-1])), 0.01, 1000):
+            model = LinearGaussian.maximum_likelihood(DATA, latent_dim, float(variance))
+            lengths = (model.weight**2).sum(0)
+            expected = np.maximum(EIGENVALUES[:latent_dim] - variance, 0)
+            close(lengths, expected.copy(), 1e-10)
+            assert ((lengths == 0).numpy() == (EIGENVALUES[:latent_dim] < variance)).all()
+            close(model.bias, DATA.mean(0), 1e-12)
+            off_diagonal = model.precision() - model.precision().diagonal().diag()
+            close(off_diagonal, torch.zeros_like(off_diagonal), 1e-10)  # so a diagonal q is exact
+            close(model.elbo(DATA, *model.best_diagonal_q(DATA)), model.log_px(DATA), 1e-10)
+
+
+@pytest.mark.parametrize("x, latent_dim, variance, error, message", [
+    (DATA.numpy(), 2, None, TypeError, r"x: wanted a floating-point .* \(N, D\), got ndarray"),
+    (DATA[0], 2, None, ValueError, r"x: .* got float64 of shape \(5,\)"),
+    (DATA[:1], 2, 1.0, ValueError, r"x: wanted at least 2 points, got shape \(1, 5\)"),
+    (DATA * math.nan, 2, None, ValueError, "x: wanted finite numbers"),
+    (DATA, 0, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 0"),
+    (DATA, 5, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 5"),
+    (DATA, 6, 0.1, ValueError, "latent_dim: wanted an integer, 1 to 5, got 6"),
+    (DATA, 2.0, None, ValueError, "latent_dim: .* got 2.0"),
+    (DATA, 2, 0.0, ValueError, "variance: wanted a positive finite number, got 0.0"),
+    (DATA[:3], 2, None, ValueError, "x: wanted more than 2 directions that vary; or state a variance"),
+    (torch.ones(4, 3), 1, None, ValueError, "x: wanted more than 1 directions that vary"),
+    *((normals(50, 2, seed=s) @ normals(2, 5, seed=s), 2, None, ValueError, "x: wanted more than 2 directions")
+      for s in range(5)),  # the eigenvalues left over are zero, but for rounding
+])
+def test_maximum_likelihood_refuses(x, latent_dim, variance, error, message):
+    with pytest.raises(error, match=message):
+        LinearGaussian.maximum_likelihood(x, latent_dim, variance)
 
 
 NAN = torch.tensor([[0.0, float("nan")]])

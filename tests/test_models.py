@@ -10,6 +10,7 @@ from torch import nn
 from vae_lib import models
 from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.models import (
+    AE,
     VAE,
     ConvDecoder,
     ConvEncoder,
@@ -19,16 +20,19 @@ from vae_lib.models import (
     article_dense_vae,
     conv_block,
     conv_vae,
+    dense_ae,
     dense_vae,
     transposed_conv_block,
 )
+from vae_lib.objectives import reconstruction
+from vae_lib.training import fit
 
 
 def count(module):
     return sum(weights.numel() for weights in module.parameters())
 
 
-NETWORKS = VAE | ConvEncoder | ConvDecoder | DenseEncoder | DenseDecoder
+NETWORKS = AE | VAE | ConvEncoder | ConvDecoder | DenseEncoder | DenseDecoder
 SHOWN = {
     nn.Linear: ("in_features", "out_features"),
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding"),
@@ -41,7 +45,7 @@ SHOWN = {
 def layers(network):
     """The layers of a network in order, each as (type, sizes...), without what only contains them."""
     return [(type(part), *(getattr(part, name) for name in SHOWN[type(part)]))
-            for part in network.modules() if not isinstance(part, nn.Sequential | NETWORKS)]
+            for part in network.modules() if not isinstance(part, nn.Sequential | nn.Flatten | NETWORKS)]
 
 
 def down(size_in, size_out):
@@ -192,7 +196,43 @@ def test_vae_draws_z_by_the_reparameterization_trick():
     assert all(weights.grad is not None for weights in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["VAE", "ConvEncoder", "ConvDecoder", "DenseEncoder", "DenseDecoder"])
+def test_dense_ae_of_page_08_has_the_layers_of_the_vae_but_one_head():
+    model, vae = dense_ae(latent_dim=2), dense_vae(latent_dim=2)
+    heads = linear(256, 2)
+    assert layers(vae.encoder) == [*layers(model.encoder), *heads] and layers(model.encoder)[-1:] == heads
+    assert layers(model.decoder) == layers(vae.decoder)
+    assert count(vae) - count(model) == 256 * 2 + 2
+    assert isinstance(model.likelihood, Bernoulli) and model.latent_dim == 2
+    tanh = dense_ae((1, 2, 2), [5], 3, activation=nn.Tanh, likelihood=Gaussian(0.1))
+    assert layers(tanh) == [*linear(4, 5), (nn.Tanh,), *linear(5, 3), *linear(3, 5), (nn.Tanh,), *linear(5, 4)]
+    assert tanh.likelihood.variance == 0.1
+
+
+def test_dense_ae_and_dense_vae_of_one_seed_start_with_the_same_weights():
+    x = torch.rand(5, 1, 2, 3)
+    torch.manual_seed(0)
+    ae = dense_ae((1, 2, 3), (4,), 2)
+    torch.manual_seed(0)
+    vae = dense_vae((1, 2, 3), (4,), 2)
+    output, code = ae(x)
+    assert code.shape == (5, 2) and output.shape == x.shape
+    assert torch.equal(code, vae.encoder(x)[0]) and torch.equal(output, vae.decoder(code))
+    assert torch.equal(ae(x)[0], output)  # nothing is drawn
+
+
+@pytest.mark.parametrize("options", [{}, dict(autocast=True, clip=50.0, ema=0.9, warm_up=5)])
+def test_fit_trains_an_autoencoder_by_its_objective(options, tmp_path):
+    images = (torch.rand(64, 1, 1, 1) > 0.5).float().expand(64, 1, 4, 4)
+    torch.manual_seed(0)
+    model = dense_ae((1, 4, 4), (8,), 1)
+    history = fit(model, images, steps=150, batch_size=32, learning_rate=0.02, objective=reconstruction,
+                  checkpoint=tmp_path / "ae.safetensors", progress=False, **options)
+    assert history["elbo"] == history["log_px_given_z"] and set(history["kl"]) == {0.0}
+    assert history["elbo"][0] < -10 and history["elbo"][-1] > -1
+    assert ((model.likelihood.mean(model(images)[0]) > 0.5).float() == images).all()
+
+
+@pytest.mark.parametrize("name", ["AE", "VAE", "ConvEncoder", "ConvDecoder", "DenseEncoder", "DenseDecoder"])
 def test_classes_fit_on_a_page(name):
     assert len(inspect.getsource(getattr(models, name)).splitlines()) <= 25
 
@@ -254,7 +294,7 @@ def test_dense_networks_refuse_an_activation_that_is_no_class(activation):
         dense_vae(activation=activation)
 
 
-@pytest.mark.parametrize("make", [conv_vae, dense_vae])
+@pytest.mark.parametrize("make", [conv_vae, dense_vae, dense_ae])
 def test_encoders_refuse_other_images(make):
     model = make((1, 4, 4), (3,), 2)
     with pytest.raises(TypeError, match="^x: wanted a tensor of torch.float32, as the weights are, got torch.uint8"):
@@ -264,7 +304,7 @@ def test_encoders_refuse_other_images(make):
             model(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("make", [conv_vae, dense_vae])
+@pytest.mark.parametrize("make", [conv_vae, dense_vae, dense_ae])
 def test_decoders_refuse_other_latents(make):
     decoder = make((1, 4, 4), (3,), 2).decoder
     for shape in [(5, 3), (2, 1), ()]:

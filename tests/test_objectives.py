@@ -8,7 +8,7 @@ from scipy.integrate import quad
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vae_lib.decoders import Bernoulli, Gaussian
-from vae_lib.objectives import article_loss, elbo
+from vae_lib.objectives import article_loss, elbo, reconstruction
 
 X = torch.bernoulli(torch.full((9, 1, 4, 4), 0.4, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
 
@@ -58,3 +58,13 @@ def test_article_loss_is_minus_the_elbo_up_to_its_dropped_constant():
     z = mu + (0.5 * log_var).exp() * torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     loss = article_loss(X, model.decoder(z), mu, log_var)
     torch.testing.assert_close(loss, -bound.elbo - 16 * 0.5 * math.log(math.pi))
+
+
+def test_reconstruction_is_the_density_at_the_code_and_has_no_kl():
+    model = small_model(Gaussian(0.5))
+    model.encoder = lambda x, encode=model.encoder: encode(x)[0]
+    bound = reconstruction(model, X)
+    expected = Independent(Normal(model.decoder(model.encoder(X)), 0.5**0.5), 3).log_prob(X)
+    torch.testing.assert_close(bound.elbo, expected)
+    torch.testing.assert_close(bound.log_px_given_z, expected)
+    assert torch.equal(bound.kl, torch.zeros(9, dtype=torch.float64))

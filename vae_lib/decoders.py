@@ -1,4 +1,4 @@
-"""What a decoder's output means: the likelihood p(x|z) of an image given its latents (pages 00 and 09).
+"""What a decoder's output means: the likelihood p(x|z) of an image given its latents (pages 00, 06 and 09).
 
 A likelihood object has three methods, each taking the decoder network's `output`:
 `log_prob(x, output)`, `mean(output)` and `sample(output)`. Images have shape (..., C, H, W).
@@ -7,6 +7,7 @@ A likelihood object has three methods, each taking the decoder network's `output
 import math
 
 import torch
+from torch import nn
 from torch.nn.functional import softplus
 
 IMAGE_DIMS = (-3, -2, -1)
@@ -26,6 +27,31 @@ def gaussian_log_prob(x, mean, variance):
     Shapes: (..., C, H, W), broadcast against each other, to (...); variance is a number.
     """
     return -0.5 * ((x - mean) ** 2 / variance + math.log(2 * math.pi * variance)).sum(IMAGE_DIMS)
+
+
+def learned_gaussian_log_prob(x, mean, log_var):
+    """Log density of pixels x under independent Gaussians N(mean, exp(log_var)), in nats.
+
+    Shapes: x and mean (..., C, H, W), broadcast against each other, to (...); log_var is a tensor, one number
+    for all pixels. Page 06.
+    """
+    return -0.5 * ((x - mean) ** 2 / log_var.exp() + log_var + math.log(2 * math.pi)).sum(IMAGE_DIMS)
+
+
+def optimal_variance(x, mean):
+    """The variance at which pixels x are most probable under N(mean, variance): the mean squared error.
+
+    Shapes: (..., C, H, W), broadcast against each other, to one number, a tensor. Page 06; Rybkin, Daniilidis &
+    Levine 2021.
+    """
+    return ((x - mean) ** 2).mean()
+
+
+def positive(name, value):
+    """The number as a float; refused by name, with ValueError, unless it is positive and finite."""
+    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+        raise ValueError(f"{name}: wanted a positive finite number, got {value!r}")
+    return float(value)
 
 
 class Bernoulli:
@@ -51,9 +77,7 @@ class Gaussian:
     """
 
     def __init__(self, variance):
-        if not (isinstance(variance, (int, float)) and 0 < variance < math.inf):
-            raise ValueError(f"variance: wanted a positive finite number, got {variance!r}")
-        self.variance = variance
+        self.variance = positive("variance", variance)
 
     def log_prob(self, x, output):
         """log p(x|z), in nats: shapes (..., C, H, W) to (...)."""
@@ -66,3 +90,33 @@ class Gaussian:
     def sample(self, output, generator=None):
         """One draw of the pixels, of the shape of `output`; it may leave the range of the data."""
         return output + self.variance**0.5 * torch.randn_like(output, generator=generator)
+
+
+class LearnedVarianceGaussian(nn.Module):
+    """Real-valued pixels with one learned variance; the decoder's output holds the mean of each pixel.
+
+    The parameter `log_var`, one number for all pixels, is the VAE's too, and is trained with it; `variance`
+    is where it starts. Rybkin, Daniilidis & Levine 2021 (sigma-VAE). Raises ValueError unless the variance is
+    a positive finite number.
+    """
+
+    def __init__(self, variance=1.0):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.tensor(math.log(positive("variance", variance))))
+
+    @property
+    def variance(self):
+        """The variance that is learned, as a number."""
+        return self.log_var.exp().item()
+
+    def log_prob(self, x, output):
+        """log p(x|z), in nats: shapes (..., C, H, W) to (...)."""
+        return learned_gaussian_log_prob(x, output, self.log_var)
+
+    def mean(self, output):
+        """The mean of each pixel."""
+        return output
+
+    def sample(self, output, generator=None):
+        """One draw of the pixels, of the shape of `output`; it may leave the range of the data."""
+        return output + (0.5 * self.log_var).exp() * torch.randn_like(output, generator=generator)

@@ -9,6 +9,7 @@ import math
 
 import torch
 
+from vae_lib.decoders import positive
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
 
 
@@ -20,10 +21,36 @@ class LinearGaussian:
     """
 
     def __init__(self, weight, bias, variance):
-        self.weight = _float64("weight", weight, "D", "k")
-        self.bias = _float64("bias", bias, self.weight.shape[0])
-        self.variance = _variance(variance)
+        self.weight = float64("weight", weight, "D", "k")
+        self.bias = float64("bias", bias, self.weight.shape[0])
+        self.variance = positive("variance", variance)
         self.data_dim, self.latent_dim = self.weight.shape
+
+    @classmethod
+    def maximum_likelihood(cls, x, latent_dim, variance=None):
+        """The model of highest log p(x) over data x (N, D), N >= 2, in closed form: an eigendecomposition.
+
+        Each of the `latent_dim` largest eigenvalues of the data's covariance (divided by N) gives a column of
+        length sqrt(eigenvalue - variance). Unless a variance is stated it is the mean of the eigenvalues left
+        over. With a stated one, directions whose eigenvalue lies below it collapse: their columns are zero.
+        Raises TypeError or ValueError for other types and shapes, for latent_dim outside 1 to D (to D - 1
+        without a variance), and where no variance would be left over. Tipping & Bishop 1999, equations 7 and 8.
+        """
+        x = float64("x", x, "N", "D")
+        largest = x.shape[1] - (variance is None)
+        if len(x) < 2:
+            raise ValueError(f"x: wanted at least 2 points, got shape {tuple(x.shape)}")
+        if not (isinstance(latent_dim, int) and 1 <= latent_dim <= largest):
+            raise ValueError(f"latent_dim: wanted an integer, 1 to {largest}, got {latent_dim!r}")
+        bias = x.mean(0)
+        eigenvalues, directions = torch.linalg.eigh((x - bias).mT @ (x - bias) / len(x))
+        eigenvalues, directions = eigenvalues.flip(0), directions.flip(1)
+        if variance is None:
+            variance = eigenvalues[latent_dim:].mean().item()
+            if not variance > 1e-12 * eigenvalues[0].item():
+                raise ValueError(f"x: wanted more than {latent_dim} directions that vary; or state a variance")
+        lengths = (eigenvalues - positive("variance", variance)).clamp_min(0).sqrt()
+        return cls((directions * lengths)[:, :latent_dim], bias, variance)
 
     def sample(self, num, generator=None):
         """Draw x (num, D) and the z (num, k) that it comes from, of the prior and the likelihood."""
@@ -33,7 +60,7 @@ class LinearGaussian:
 
     def log_joint(self, x, z):
         """log p(x, z) = log p(x|z) + log p(z). Shapes: (..., D) and (..., k), broadcast, to (...)."""
-        x, z = _float64("x", x, "...", self.data_dim), _float64("z", z, "...", self.latent_dim)
+        x, z = float64("x", x, "...", self.data_dim), float64("z", z, "...", self.latent_dim)
         log_px_given_z = log_normal(x, z @ self.weight.mT + self.bias, x.new_tensor(math.log(self.variance)))
         return log_px_given_z + log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
 
@@ -42,7 +69,7 @@ class LinearGaussian:
 
         Shapes: (N, D) to (N,). Equation (1.4); PRML 2.115; Tipping & Bishop 1999.
         """
-        residual = _float64("x", x, "N", self.data_dim) - self.bias
+        residual = float64("x", x, "N", self.data_dim) - self.bias
         covariance = self.weight @ self.weight.mT + self.variance * torch.eye(self.data_dim).to(self.weight)
         factor = torch.linalg.cholesky(covariance)
         whitened = torch.linalg.solve_triangular(factor.mT, residual, upper=True, left=False)
@@ -58,7 +85,7 @@ class LinearGaussian:
 
         Shapes: x (N, D). Equation (1.9); PRML 2.116 and 2.117.
         """
-        residual = _float64("x", x, "N", self.data_dim) - self.bias
+        residual = float64("x", x, "N", self.data_dim) - self.bias
         covariance = torch.cholesky_inverse(torch.linalg.cholesky(self.precision()))
         return residual @ self.weight @ covariance / self.variance, covariance
 
@@ -68,8 +95,8 @@ class LinearGaussian:
         Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,). Equation (2.7); Kingma &
         Welling 2014, equation 3.
         """
-        x = _float64("x", x, "N", self.data_dim)
-        mu, log_var = (_float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
+        x = float64("x", x, "N", self.data_dim)
+        mu, log_var = (float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
         squared_error = ((x - mu @ self.weight.mT - self.bias) ** 2).sum(-1)
         spread = log_var.exp() @ (self.weight**2).sum(0)
         constant = self.data_dim * math.log(2 * math.pi * self.variance)
@@ -81,7 +108,7 @@ class LinearGaussian:
 
         Shapes: x (N, D), mu and log_var (N, k), where any N may be 1, to (N,). The gap of equation (2.5).
         """
-        mu, log_var = (_float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
+        mu, log_var = (float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
         precision, distance = self.precision(), mu - self.posterior(x)[0]
         trace = log_var.exp() @ precision.diagonal()
         squared_distance = ((distance @ precision) * distance).sum(-1)
@@ -116,10 +143,10 @@ class NonlinearModel:
             raise ValueError(f"points: wanted an integer, 3 or more, got {points!r}")
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"low and high: wanted finite numbers, low < high, got {low!r} and {high!r}")
-        self.decode, self.variance = decode, _variance(variance)
+        self.decode, self.variance = decode, positive("variance", variance)
         self.grid = torch.linspace(low, high, points, dtype=torch.float64)
         output = decode(self.grid)
-        if _float64("decode(z)", output, points).dtype != output.dtype:
+        if float64("decode(z)", output, points).dtype != output.dtype:
             raise TypeError(f"decode(z): wanted float64, as z is, got {output.dtype}")
 
     def sample(self, num, generator=None):
@@ -129,7 +156,7 @@ class NonlinearModel:
 
     def log_joint(self, x, z):
         """log p(x, z) = log p(x|z) + log p(z), element by element. Shapes: (...) and (...), broadcast."""
-        x, z = _float64("x", x, "..."), _float64("z", z, "...")
+        x, z = float64("x", x, "..."), float64("z", z, "...")
         return self._log_px_given_z(x, z) + _log_scalar_normal(z, torch.zeros_like(z), torch.zeros_like(z))
 
     def log_px(self, x):
@@ -137,7 +164,7 @@ class NonlinearModel:
 
         Raises ValueError for x whose posterior is too narrow for the grid's steps, or reaches its ends.
         """
-        return self._log_integrals(_float64("x", x, "N"))[0]
+        return self._log_integrals(float64("x", x, "N"))[0]
 
     def posterior_density(self, x):
         """The density p(z|x) on `grid`. Shapes: x (N,) to (N, points). Raises as `log_px` does."""
@@ -149,7 +176,7 @@ class NonlinearModel:
 
         Shapes: (...), broadcast against each other, to (...). Kingma & Welling 2014, equation 3.
         """
-        x, mu, log_var = (_float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
+        x, mu, log_var = (float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
         z, weights = self._quadrature_under(mu, log_var)
         log_px_given_z = (weights * self._log_px_given_z(x[..., None], z)).sum(-1)
         return log_px_given_z - kl_to_standard_normal(mu[..., None], log_var[..., None])
@@ -160,7 +187,7 @@ class NonlinearModel:
         Here p(z|x) is normalised by the midpoint rule, not by `log_px`. Shapes as for `elbo`; raises as
         `log_px` does.
         """
-        x, mu, log_var = (_float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
+        x, mu, log_var = (float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
         z, weights = self._quadrature_under(mu, log_var)
         log_pz_given_x = self.log_joint(x[..., None], z) - self._log_integrals(x)[1][..., None]
         log_qz_given_x = _log_scalar_normal(z, mu[..., None], log_var[..., None])
@@ -172,7 +199,7 @@ class NonlinearModel:
         Shapes: x (N,) to mu and log_var (N,), without gradients. log p(x) less its ELBO is the approximation
         gap; its ELBO less that of an encoder's q is the amortization gap (Cremer, Li & Duvenaud 2018).
         """
-        x = _float64("x", x, "N").detach()
+        x = float64("x", x, "N").detach()
         starts = self._starts(x)
         xs, q = x.repeat(len(starts)), torch.cat([self._highest(x, group) for group in starts])
         fractions = torch.tensor([0.0, 0.01, 0.1, 0.3, 1.0]).to(q)[:, None, None]
@@ -240,13 +267,7 @@ def _log_scalar_normal(x, mu, log_var):
     return log_normal(x[..., None], mu[..., None], log_var[..., None])
 
 
-def _variance(value):
-    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-        raise ValueError(f"variance: wanted a positive finite number, got {value!r}")
-    return float(value)
-
-
-def _float64(name, value, *shape):
+def float64(name, value, *shape):
     """The tensor in float64; refused by name unless it is floating-point, finite and of this shape.
 
     In `shape` a number must be met, a string stands for any size, "..." in front for any leading dimensions.

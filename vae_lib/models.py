@@ -1,4 +1,4 @@
-"""Encoder, decoder and VAE, convolutional and fully connected; the article's two networks (pages 07 to 09).
+"""Encoder, decoder, VAE and autoencoder; the article's two networks (pages 07 to 09).
 
 Images are floats of shape (batch, C, H, W); latents have shape (..., latent_dim). `image_shape` is (C, H, W).
 `channels` and `hidden` list sizes from the image to the latents, for decoders too, which turn them round.
@@ -126,6 +126,25 @@ class VAE(nn.Module):
         return self.decoder(z), mu, log_var
 
 
+class AE(nn.Module):
+    """A plain autoencoder: an encoder of one head, a decoder network and the likelihood of its output.
+
+    forward draws nothing: (batch, C, H, W) to output and code, of shapes (batch, C, H, W) and
+    (batch, latent_dim). `fit` trains it with objective=reconstruction. Page 08.
+    Raises TypeError or ValueError for other images.
+    """
+
+    def __init__(self, encoder, decoder, likelihood):
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.image_shape, self.latent_dim = decoder.image_shape, decoder.latent_dim
+
+    @takes_images
+    def forward(self, x):
+        code = self.encoder(x)
+        return self.decoder(code), code
+
+
 class ConvEncoder(nn.Module):
     """Stride-2 convolutions, one per entry of `channels`, then two linear heads.
 
@@ -231,6 +250,16 @@ def dense_vae(image_shape=(1, 28, 28), hidden=(512, 256), latent_dim=32, activat
     """The fully connected VAE of page 08, with a Bernoulli likelihood unless another is given."""
     return VAE(DenseEncoder(image_shape, hidden, latent_dim, activation),
                DenseDecoder(image_shape, hidden, latent_dim, activation), likelihood or Bernoulli())
+
+
+def dense_ae(image_shape=(1, 28, 28), hidden=(512, 256), latent_dim=32, activation=nn.ReLU, likelihood=None):
+    """The autoencoder of page 08: the layers of `dense_vae` without the head `to_log_var`.
+
+    From one seed, both start with the same weights.
+    """
+    encoder = DenseEncoder(image_shape, hidden, latent_dim, activation)
+    one_head = nn.Sequential(nn.Flatten(), encoder.stages, encoder.to_mu)
+    return AE(one_head, DenseDecoder(image_shape, hidden, latent_dim, activation), likelihood or Bernoulli())
 
 
 def article_conv_vae(image_shape=(1, 64, 64), latent_dim=128):

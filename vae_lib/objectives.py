@@ -1,7 +1,8 @@
-"""What training maximises: the evidence lower bound, and the article's loss beside it (pages 02 and 09)."""
+"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08 and 09)."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, reparameterize
@@ -26,6 +27,16 @@ def elbo(model, x, generator=None):
     log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
     kl = kl_to_standard_normal(mu, log_var)
     return Bound(log_px_given_z - kl, log_px_given_z, kl)
+
+
+def reconstruction(model, x):
+    """What a plain autoencoder maximises: log p(x|z) at its one code z for each image, in nats; `kl` is zero.
+
+    It has the form of a Bound, so that `fit` can train it, but no q(z|x): it bounds nothing.
+    Shapes: x (batch, C, H, W) to three tensors (batch,). Page 08.
+    """
+    log_px_given_z = model.likelihood.log_prob(x, model.decoder(model.encoder(x)))
+    return Bound(log_px_given_z, log_px_given_z, torch.zeros_like(log_px_given_z))
 
 
 def article_loss(x, output, mu, log_var):
