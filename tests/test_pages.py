@@ -106,6 +106,12 @@ def test_the_page_has_the_parts_that_a_reader_looks_for(path):
         assert part in prose, f"{part} is missing"
 
 
+@pytest.mark.parametrize("name", ["00", "02", "10"])
+def test_the_pages_to_play_with_have_an_explorer(name):
+    (path,) = pages.paths([name])
+    assert any("Explorer(" in text for _, text in pages.cells(path, "code"))
+
+
 def test_library_imports_point_one_way():
     """No cycle: modules can be put in an order in which each imports only earlier ones."""
     needs = {}
