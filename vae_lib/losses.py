@@ -10,7 +10,7 @@ REDUCTIONS = ("sum", "mean")
 
 
 class Translation(NamedTuple):
-    """What a loss implies: nats_per_unit * loss + constant = -(log p(x|z) - beta * KL), in nats per image.
+    """What a loss implies: nats_per_unit * loss + constant = -(log p(x|z) - beta * KL), in nats per image: (6.7).
 
     `variance` is the decoder's, in the unit in which the loss sees the pixels, and variance_on_unit_range the
     same on pixels scaled to [0, 1]; both are None for a Bernoulli decoder.
@@ -46,9 +46,10 @@ def translate_loss(reconstruction="squared error", reduction="sum", *, pixels, w
 
     Both terms are averages over the batch, or both sums. Where the error is averaged over a batch of B images
     and the KL summed, multiply kl_weight by B. Returns a Translation, which prints as a table. With w and c for
-    the weights of summed error and summed KL: s2 = c / (2 w) at beta = 1, or beta = c / (2 w s2); for cross
-    entropy beta = c / w. The loss drops (pixels / 2) ln(2 pi s2) nats. Raises ValueError for arguments outside
-    these. Page 06.
+    the weights of summed error and summed KL: s2 = c / (2 w) at beta = 1 (6.2), or beta = c / (2 w s2) (6.5); for
+    cross entropy beta = c / w (6.6). On [0, 1] s2 is divided by the squared width of pixel_range (6.3). What
+    nats_per_unit * loss lacks is (pixels / 2) ln(2 pi s2) nats. Raises ValueError for arguments outside these. Equation
+    (6.7).
     """
     _check(reconstruction, reduction, kl_reduction, pixels, latent_dim, pixel_range, variance)
     w = positive("weight", weight) / (pixels if reduction == "mean" else 1)
