@@ -122,12 +122,13 @@ def gap_bars(ax, elbo, log_px, labels):
     gap = log_px - elbo
     if not np.isfinite(gap).all() or (gap < -1e-6).any():
         raise ValueError(f"elbo: wanted finite numbers at most log_px, got {elbo} for {log_px}")
+    gap = np.maximum(gap, 0)  # a gap of zero may have been rounded to less; its label would stand below the line
     floor = elbo.min() - 0.6 * max(log_px.max() - elbo.min(), 0.1)
     where = np.arange(len(labels))
     ax.bar(where, elbo - floor, bottom=floor, width=0.6, color=COLOURS["sky"], label="ELBO")
     bars = ax.bar(where, gap, bottom=elbo, width=0.6, color=COLOURS["orange"], hatch="//", edgecolor="white",
                   label="gap: KL(q(z|x) || p(z|x))")
-    ax.bar_label(bars, [f"gap {abs(nats):.2f}" for nats in gap], label_type="edge", padding=3)
+    ax.bar_label(bars, [f"gap {nats:.2f}" for nats in gap], label_type="edge", padding=3)
     ax.hlines(log_px, where - 0.36, where + 0.36, color=COLOURS["black"], label="log p(x)")
     ax.set_xticks(where, labels)
     ax.set_ylim(floor, log_px.max() + 0.45 * (log_px.max() - floor))
