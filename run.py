@@ -4,7 +4,8 @@
     python3 run.py test               run all unit tests and pages, and measure what they cover of vae_lib
     python3 run.py test 04 -x         run page 04 alone: pages or paths first, then options of pytest
     python3 run.py test -k kl         options alone: every test and page that they select
-    python3 run.py train RECIPE       train a recorded recipe
+    python3 run.py train RECIPE       train a recorded recipe; --seed 1 for another run of it
+    python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
     python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
     python3 run.py figures            draw what the README shows into figures/
     python3 run.py ledger             print the table of equations and their checks
@@ -39,7 +40,8 @@ TASKS = {
     "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
             "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"],
     "test": ["-m", "pytest", "--nbval"],
-    "train": ["-m", "vae_lib.recipes"],
+    "train": ["-m", "vae_lib.recipes", "train"],
+    "measure": ["-m", "vae_lib.recipes", "measure"],
     "refresh": ["-m", "vae_lib.pages", "refresh"],
     "figures": ["figures/draw.py"],
     "ledger": ["-m", "vae_lib.pages", "ledger"],

@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
+from vae_lib import evaluation
 from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.evaluation import (
     active_units,
@@ -18,8 +19,11 @@ from vae_lib.evaluation import (
     encode_all,
     held_out_elbo,
     log_aggregate_posterior,
+    nll,
 )
 from vae_lib.exact import LinearGaussian
+from vae_lib.objectives import log_weights
+from vae_lib.residual import ResidualBlock, residual_vae
 
 
 def normals(*shape, seed=0):
@@ -158,7 +162,7 @@ BINARY = torch.ones(4, 1, 2, 3, dtype=torch.float64)
     (BINARY * 255, ValueError, r"x: wanted values in \[0, 1\] for a Bernoulli, got 255 to 255"),
     (-BINARY, ValueError, r"x: wanted values in \[0, 1\] for a Bernoulli, got -1 to -1"),
 ])
-@pytest.mark.parametrize("function", [held_out_elbo, encode_all])
+@pytest.mark.parametrize("function", [held_out_elbo, encode_all, nll])
 def test_images_that_are_refused(function, x, error, message):
     with pytest.raises(error, match=message):
         function(affine_vae(Bernoulli()), x)
@@ -360,3 +364,134 @@ def test_active_units_equal_numpy_variances():
 def test_active_units_refuses(options, error, message):
     with pytest.raises(error, match=message):
         active_units(**{"mu": torch.zeros(5, 2), **options})
+
+
+def exact_vae(shift=0.0, widen=0.0):
+    """AffineVAE as probabilistic PCA whose q(z|x) is the posterior's mean and variances, moved and widened."""
+    model = AffineVAE(LIKELIHOOD)
+    exact = LinearGaussian(model.to_output.weight.detach(), model.to_output.bias.detach(), LIKELIHOOD.variance)
+
+    def encoder(x):
+        mu, covariance = exact.posterior(x.flatten(1).double())
+        return mu + shift, (covariance.diagonal().log() + widen).expand_as(mu)
+
+    model.encoder = encoder
+    return model, exact
+
+
+def test_nll_converges_to_the_exact_likelihood_and_comes_with_the_exact_elbo():
+    model, exact = exact_vae(shift=0.3, widen=0.4)
+    found = nll(model, X, num_samples=4000, progress=False)
+    log_px = exact.log_px(X.flatten(1))
+    assert abs(found.nll + log_px.mean().item()) < 0.01
+    assert found.stderr == pytest.approx(log_px.std().item() / 50**0.5, rel=0.02)
+    bound = exact.elbo(X.flatten(1), *model.encoder(X)).mean().item()
+    assert abs(found.elbo - bound) < 0.02 and found.elbo == pytest.approx(found.log_px_given_z - found.kl)
+    assert found.kl == pytest.approx(kl_to_prior(model, X), rel=1e-6) and found.num_samples == 4000
+
+
+def kl_to_prior(model, x):
+    mu, log_var = model.encoder(x)
+    q = Normal(mu, (0.5 * log_var).exp())
+    return kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu))).sum(1).mean().item()
+
+
+def test_nll_falls_with_the_number_of_samples():
+    model, exact = exact_vae(shift=0.5, widen=1.0)
+    copies = X[:1].expand(2000, 1, 2, 3)
+    found = [nll(model, copies, k, progress=False) for k in (1, 4, 32, 256)]
+    assert all(a.nll - b.nll > 4 * math.hypot(a.stderr, b.stderr) for a, b in zip(found, found[1:]))
+    assert found[0].nll == pytest.approx(-found[0].elbo, abs=4 * found[0].stderr * 2)
+    assert abs(found[-1].nll + exact.log_px(X[:1].flatten(1)).item()) < 0.02
+
+
+def test_effective_sample_size_is_all_samples_for_the_posterior_and_few_for_a_bad_q():
+    weight = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3, dtype=torch.float64)  # a diagonal posterior
+    model = AffineVAE(LIKELIHOOD)
+    with torch.no_grad():
+        model.to_output.weight.copy_(weight)
+    exact = LinearGaussian(weight, model.to_output.bias.detach(), LIKELIHOOD.variance)
+    posterior = lambda x: (exact.posterior(x.flatten(1))[0],
+                           exact.posterior(x.flatten(1))[1].diagonal().log().expand(len(x), 2))
+    model.encoder = posterior
+    best = nll(model, X, 40, progress=False)
+    assert best.effective_sample_size == pytest.approx(40, abs=1e-6)
+    assert best.nll == pytest.approx(-exact.log_px(X.flatten(1)).mean().item(), abs=1e-9)
+    model.encoder = lambda x: (posterior(x)[0] + 3, posterior(x)[1])
+    worst = nll(model, X, 40, progress=False)
+    assert 1 <= worst.effective_sample_size < 3
+
+
+def test_effective_sample_size_and_nll_are_what_numpy_makes_of_the_weights(monkeypatch):
+    model, _ = exact_vae(shift=0.4)
+    seen = []
+    monkeypatch.setattr(evaluation, "log_weights", lambda *a: seen.append(log_weights(*a)) or seen[-1])
+    found = nll(model, X[:3], num_samples=7, batch_size=7, progress=False)
+    weights = np.exp(np.concatenate([log_w.numpy() for log_w in seen], axis=1))
+    assert weights.shape == (7, 3)
+    sizes = weights.sum(0) ** 2 / (weights**2).sum(0)
+    assert found.effective_sample_size == pytest.approx(sizes.mean())
+    assert found.nll == pytest.approx(-np.log(weights.mean(0)).mean())
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, 64, 1000])
+def test_nll_takes_every_sample_of_every_image_once_in_batches(batch_size):
+    model, exact = exact_vae()
+    decoded, decode = [], model.decoder
+    model.decoder = lambda z: decoded.append(z) or decode(z)
+    found = nll(model, X[:10], num_samples=30, batch_size=batch_size, progress=False)
+    assert sum(z.shape[0] * z.shape[1] for z in decoded) == 300
+    assert max(z.shape[0] * z.shape[1] for z in decoded) <= batch_size
+    assert abs(found.nll + exact.log_px(X[:10].flatten(1)).mean().item()) < 0.1
+
+
+def test_nll_depends_on_its_seed_alone_and_leaves_the_model_as_it_was():
+    torch.manual_seed(0)
+    model = residual_vae((1, 4, 4), channels=(3,), latent_dim=2).train()
+    x = (normals(6, 1, 4, 4) > 0).float()
+    before = torch.random.get_rng_state()
+    one, two, other = (nll(model, x, 20, seed=seed, progress=False) for seed in (1, 1, 2))
+    assert one == two != other and model.training
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(weights.is_contiguous() for weights in model.parameters())
+
+
+def test_nll_in_bfloat16_is_near_that_in_float32():
+    torch.manual_seed(0)
+    model = residual_vae((1, 8, 8), channels=(8, 8), latent_dim=2)
+    for module in model.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.normal_(module.second.weight, std=0.1)
+    x = (normals(20, 1, 8, 8) > 0).float()
+    one, two = (nll(model, x, 50, autocast=autocast, progress=False) for autocast in (False, True))
+    assert one != two and abs(one.nll - two.nll) < 0.1
+
+
+def test_nll_stays_small_however_many_samples():
+    model, _ = exact_vae()
+    model.decoder = lambda z, decode=model.decoder: sizes.append(z.numel()) or decode(z)
+    sizes = []
+    nll(model, X[:2], num_samples=3000, progress=False)
+    assert max(sizes) == 500 * 2
+
+
+def test_nll_shows_its_progress(capsys):
+    model, _ = exact_vae()
+    nll(model, X, num_samples=2)
+    assert "50/50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(num_samples=0), "num_samples: wanted an integer, 1 or more, got 0"),
+    (dict(batch_size=1.5), "batch_size: wanted an integer, 1 or more, got 1.5"),
+])
+def test_nll_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        nll(exact_vae()[0], X, **options)
+
+
+def test_nll_of_a_diverged_model_is_no_measurement():
+    model, _ = exact_vae()
+    model.decoder = lambda z: z.new_full((*z.shape[:-1], 1, 2, 3), torch.nan)
+    with pytest.raises(FloatingPointError, match="log_px is not finite"):
+        nll(model, X, 3, progress=False)

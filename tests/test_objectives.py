@@ -1,14 +1,27 @@
 """The bound's two parts, recomputed with torch.distributions; its mean against an exact integral."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
+import pytest
 import torch
 from scipy.integrate import quad
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vae_lib.decoders import Bernoulli, Gaussian
-from vae_lib.objectives import article_loss, elbo, reconstruction
+from vae_lib.exact import LinearGaussian
+from vae_lib.gaussian import kl_to_standard_normal
+from vae_lib.objectives import (
+    article_loss,
+    averaged_elbo,
+    dreg,
+    elbo,
+    iwae,
+    log_mean_exp,
+    log_weights,
+    reconstruction,
+)
 
 X = torch.bernoulli(torch.full((9, 1, 4, 4), 0.4, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
 
@@ -68,3 +81,118 @@ def test_reconstruction_is_the_density_at_the_code_and_has_no_kl():
     torch.testing.assert_close(bound.elbo, expected)
     torch.testing.assert_close(bound.log_px_given_z, expected)
     assert torch.equal(bound.kl, torch.zeros(9, dtype=torch.float64))
+
+
+WIDTH, K = 3, 7
+LINEAR = LinearGaussian(torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) / 4,
+                        torch.zeros(16, dtype=torch.float64), 0.5)
+
+
+class LinearVAE(torch.nn.Module):
+    """LINEAR as a VAE whose q(z|x) is the exact posterior, made wrong: means moved by `shift`, variances widened."""
+
+    def __init__(self, shift=0.0, widen=0.0):
+        super().__init__()
+        self.shift = torch.nn.Parameter(torch.full((3,), shift, dtype=torch.float64))
+        self.widen = torch.nn.Parameter(torch.full((3,), widen, dtype=torch.float64))
+        self.weight = torch.nn.Parameter(LINEAR.weight.clone())
+        self.likelihood = Gaussian(LINEAR.variance)
+
+    def encoder(self, x):
+        mu, covariance = LINEAR.posterior(x.flatten(1))
+        return mu + self.shift, covariance.diagonal().log().expand_as(mu) + self.widen
+
+    def decoder(self, z):
+        return (z @ self.weight.T).unflatten(-1, (1, 4, 4))
+
+
+def moved_posterior(mu, log_var, shifts, x):
+    return mu + shifts, log_var
+
+
+def linear_data(num):
+    return LINEAR.sample(num, torch.Generator().manual_seed(0))[0].unflatten(-1, (1, 4, 4))
+
+
+def test_averaged_elbo_is_the_mean_of_elbos_and_less_noisy():
+    model = small_model(Bernoulli())
+    bound = averaged_elbo(model, X[:1].expand(4000, 1, 4, 4), 5, torch.Generator().manual_seed(0)).elbo
+    single = elbo(model, X[:1].expand(20_000, 1, 4, 4), torch.Generator().manual_seed(1)).elbo
+    assert abs(bound.mean() - single.mean()) < 4 * single.std() / 20_000**0.5 * 2**0.5
+    assert 0.9 < bound.std() / (single.std() / 5**0.5) < 1.1
+    parts = averaged_elbo(model, X, 1, torch.Generator().manual_seed(5))
+    for one, other in zip(parts, elbo(model, X, torch.Generator().manual_seed(5))):
+        torch.testing.assert_close(one, other)
+
+
+def test_log_weights_are_those_of_torch_distributions():
+    mu, log_var = torch.randn(2, 4, WIDTH, dtype=torch.float64)
+    z, log_px_given_z = torch.randn(K, 4, WIDTH, dtype=torch.float64), torch.randn(K, 4, dtype=torch.float64)
+    prior = Independent(Normal(torch.zeros_like(mu), torch.ones_like(mu)), 1)
+    q = Independent(Normal(mu, (0.5 * log_var).exp()), 1)
+    expected = log_px_given_z + prior.log_prob(z) - q.log_prob(z)
+    torch.testing.assert_close(log_weights(log_px_given_z, z, mu, log_var), expected)
+    torch.testing.assert_close(log_mean_exp(expected), expected.exp().mean(0).log())
+
+
+@pytest.mark.parametrize("objective", [iwae, dreg])
+def test_importance_weighted_bound_of_an_exact_posterior_is_log_px_whatever_k(objective):
+    """A model of one latent, whose posterior is diagonal: all weights are then p(x)."""
+    exact = LinearGaussian(LINEAR.weight[:, :1], torch.zeros(16, dtype=torch.float64), 0.5)
+    x = X.flatten(1)
+    mu, covariance = exact.posterior(x)
+    model = SimpleNamespace(encoder=lambda _: (mu, covariance.diagonal().log().expand_as(mu)),
+                            decoder=lambda z: (z @ exact.weight.T).unflatten(-1, (1, 4, 4)), likelihood=Gaussian(0.5))
+    for num_samples in (1, 6):
+        bound = objective(model, X, num_samples)
+        torch.testing.assert_close(bound.elbo, exact.log_px(x))
+        torch.testing.assert_close(bound.kl, kl_to_standard_normal(mu, covariance.diagonal().log().expand_as(mu)))
+
+
+def test_importance_weighted_bounds_rise_with_k_to_log_px():
+    model, x = LinearVAE(shift=0.3, widen=0.5), linear_data(1)
+    means, errors = [], []
+    for k in (1, 2, 8, 64):
+        bound = iwae(model, x.expand(4000, 1, 4, 4), k, torch.Generator().manual_seed(k)).elbo
+        means.append(bound.mean().item())
+        errors.append(bound.std().item() / len(bound) ** 0.5)
+    exact = LINEAR.log_px(x.flatten(1)).item()
+    assert all(b - a > 4 * (e + f) for a, b, e, f in zip(means, means[1:], errors, errors[1:]))
+    assert -0.01 - 4 * errors[-1] < means[-1] - exact < 4 * errors[-1]
+    assert abs(means[0] - LINEAR.elbo(x.flatten(1), *model.encoder(x)).item()) < 4 * errors[0]
+
+
+def test_both_gradients_are_those_of_the_expected_bound_and_dreg_is_less_noisy():
+    """Two samples, one image. The exact gradient by finite differences of a bound with many common draws."""
+    model, x = LinearVAE(shift=0.4, widen=0.3), linear_data(1)
+    repeats, k = 20_000, 2
+
+    def expected_bound(shift):
+        moved = LinearVAE(shift=0.4, widen=0.3)
+        with torch.no_grad():
+            moved.shift[0] += shift
+            return iwae(moved, x.expand(200_000, 1, 4, 4), k, torch.Generator().manual_seed(0)).elbo.mean().item()
+
+    exact = (expected_bound(1e-3) - expected_bound(-1e-3)) / 2e-3
+    found = {}
+    for objective in (iwae, dreg):
+        shifts = torch.full((repeats, 3), 0.4, dtype=torch.float64, requires_grad=True)
+        mu, log_var = (part.detach().expand(repeats, 3) for part in LinearVAE(widen=0.3).encoder(x))
+        model.encoder = partial(moved_posterior, mu, log_var, shifts)
+        bound = objective(model, x.expand(repeats, 1, 4, 4), k, torch.Generator().manual_seed(1)).elbo.sum()
+        (gradient,) = torch.autograd.grad(bound, shifts, retain_graph=True)
+        found[objective] = gradient[:, 0]
+        (of_weight,) = torch.autograd.grad(bound, model.weight)
+        found[objective, "weight"] = of_weight
+    for objective in (iwae, dreg):
+        stderr = found[objective].std().item() / repeats**0.5
+        assert abs(found[objective].mean().item() - exact) < 4 * stderr + 0.01
+    assert found[dreg].var() < 0.7 * found[iwae].var()
+    torch.testing.assert_close(found[iwae, "weight"], found[dreg, "weight"])
+
+
+def test_dreg_works_without_gradients():
+    with torch.no_grad():
+        one = dreg(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
+        two = iwae(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(one, two)

@@ -394,7 +394,8 @@ def test_a_page_that_is_not_there_is_named(course, place):
 
 @pytest.mark.parametrize("args, expected", [
     (["test", "04", "-x"], "-m pytest --nbval notebooks/04_gaussian_kl.ipynb -x"),
-    (["train", "conv", "--resume"], "-m vae_lib.recipes conv --resume"),
+    (["train", "conv", "--seed", "1"], "-m vae_lib.recipes train conv --seed 1"),
+    (["measure", "conv", "500"], "-m vae_lib.recipes measure conv 500"),
     (["refresh", "04"], "-m vae_lib.pages refresh 04"),
     (["figures"], "figures/draw.py"),
     (["ledger"], "-m vae_lib.pages ledger"),

@@ -7,8 +7,10 @@ import torch
 
 from vae_lib import recipes
 from vae_lib.data import ImageData, fixed_binarization, load
-from vae_lib.evaluation import held_out_elbo
+from vae_lib.evaluation import held_out_elbo, nll
 from vae_lib.models import dense_vae
+from vae_lib.objectives import dreg
+from vae_lib.training import fit
 
 each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
 
@@ -16,9 +18,9 @@ each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
 @each_recipe
 def test_the_log_is_that_of_the_recipe(name):
     log, recipe = recipes.training_log(name), recipes.recipe(name)
-    assert log["options"] == recipe.options and log["about"] == recipe.about
+    assert log["stages"] == [recipes._as_json(options) for options in recipe.stages] and log["about"] == recipe.about
     assert log["parameters"] == sum(weights.numel() for weights in recipe.build().parameters())
-    epochs = recipe.options["steps"] // (50_000 // recipe.options["batch_size"])
+    epochs = sum(options["steps"] // (50_000 // options["batch_size"]) for options in recipe.stages)
     assert {len(values) for values in log["history"].values()} == {epochs}
     assert log["history"]["elbo"][-1] > log["history"]["elbo"][0]
 
@@ -36,7 +38,8 @@ def test_the_weights_are_small_enough_to_ship():
     assert sum(path.stat().st_size for path in recipes.WEIGHTS.iterdir()) <= 10_000_000
 
 
-@pytest.mark.parametrize("function", [recipes.pretrained, recipes.training_log, recipes.train])
+@pytest.mark.parametrize("function", [recipes.pretrained, recipes.training_log, recipes.train,
+                                      lambda name: recipes.measure(name, 5)])
 def test_an_unknown_recipe_is_refused(function):
     with pytest.raises(ValueError, match="recipe: wanted one of conv_mnist.*, got 'magic'"):
         function("magic")
@@ -48,20 +51,74 @@ def test_loading_weights_leaves_the_random_stream_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_run_leaves_weights_and_a_log(tmp_path, monkeypatch, capsys):
-    """A small recipe on small data; a second start finds it finished, and leaves the same weights."""
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A small recipe of two stages on small data, which writes into tmp_path: the arguments of train and measure."""
     images = torch.randint(0, 256, (300, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(300, dtype=torch.int64)
     monkeypatch.setattr(recipes, "load", lambda name: ImageData(images, labels, images[:50], labels[:50], "small"))
     monkeypatch.setattr(recipes, "validation_split", lambda train: (train[:100], train[100:]))
     build = partial(dense_vae, image_shape=(1, 4, 4), hidden=(8,), latent_dim=2)
-    options = {"steps": 14, "batch_size": 32, "seed": 3, "progress": False}
-    monkeypatch.setitem(recipes.RECIPES, "small", recipes.Recipe("a test", build, options))
+    stages = (dict(steps=14, batch_size=32, seed=0, progress=False),
+              dict(steps=7, batch_size=32, seed=0, objective=partial(dreg, num_samples=3), progress=False))
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.Recipe("a test", build, stages))
     monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
-    recipes.train("small", folder=tmp_path, runs=tmp_path / "runs")
+    return dict(folder=tmp_path, runs=tmp_path / "runs")
+
+
+def test_a_run_leaves_weights_and_a_log(small, capsys):
+    """A second start finds it finished, and leaves the same weights."""
+    recipes.train("small", **small)
     log, first = recipes.training_log("small"), recipes.pretrained("small").state_dict()
-    assert {len(values) for values in log["history"].values()} == {2} and log["options"] == options
+    assert {len(values) for values in log["history"].values()} == {3} and not log["resumed"]
+    assert log["stages"][1] == dict(steps=7, batch_size=32, seed=0, objective="dreg", num_samples=3, progress=False)
     assert log["validation"]["elbo"] < 0 and '"validation"' in capsys.readouterr().out
-    recipes.train("small", folder=tmp_path, runs=tmp_path / "runs")
+    recipes.train("small", **small)
     second = recipes.pretrained("small").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    again = recipes.training_log("small")
+    assert again["resumed"] and again["history"] == log["history"] and again["test"] == log["test"]
+
+
+def test_the_history_has_the_means_of_epochs_of_both_stages(small):
+    recipes.train("small", **small)
+    log, images = recipes.training_log("small"), recipes.load("MNIST").train[100:]
+    torch.manual_seed(0)
+    model = recipes.recipe("small").build()
+    histories = [fit(model, images, **options) for options in recipes.recipe("small").stages]
+    first, second = (torch.tensor(history["elbo"]) for history in histories)
+    means = [first[:6].mean(), first[6:12].mean(), second[:6].mean()]
+    assert log["history"]["elbo"] == pytest.approx([mean.item() for mean in means], rel=1e-6)
+
+
+def test_another_seed_is_another_run_whose_weights_do_not_ship(small, tmp_path):
+    recipes.train("small", **small)
+    recipes.train("small", seed=1, **small)
+    one, two = recipes.training_log("small"), recipes.training_log("small", seed=1)
+    assert one["test"] != two["test"] and two["stages"][0]["seed"] == 1
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == [
+        "small-seed1.json", "small.json", "small.safetensors"]
+    recipes.measure("small", 20, seed=1, **small)
+    assert "nll" in recipes.training_log("small", seed=1) and "nll" not in recipes.training_log("small")
+
+
+def test_measure_adds_the_likelihood_to_the_log(small, capsys):
+    recipes.train("small", **small)
+    for num_samples in (5, 50):
+        recipes.measure("small", num_samples, **small)
+    found = recipes.training_log("small")["nll"]
+    assert found.keys() == {"5", "50"} and found["50"]["num_samples"] == 50
+    assert -found["50"]["elbo"] > found["5"]["nll"] > found["50"]["nll"] > 0
+    expected = nll(recipes.pretrained("small"), fixed_binarization(recipes.load("MNIST").test), 50, autocast=True)
+    assert found["50"]["nll"] == expected.nll and '"nll"' in capsys.readouterr().out
+
+
+def test_the_command_line(monkeypatch):
+    calls = []
+    monkeypatch.setattr(recipes, "train", lambda *arguments: calls.append(("train", *arguments)))
+    monkeypatch.setattr(recipes, "measure", lambda *arguments: calls.append(("measure", *arguments)))
+    recipes.main(["train", "conv_mnist"])
+    recipes.main(["measure", "conv_mnist", "5000", "--seed", "2"])
+    assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2)]
+    with pytest.raises(SystemExit):
+        recipes.main(["train", "magic"])

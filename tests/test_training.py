@@ -136,6 +136,30 @@ def test_the_bound_that_the_objective_gives_is_what_is_maximised():
     assert history == {"elbo": [0.0], "log_px_given_z": [0.0], "kl": [0.0]}
 
 
+@pytest.mark.parametrize("build", [small_vae, small_conv_vae])
+def test_output_bias_starts_at_the_logit_of_the_mean_image(build):
+    """Seen before the first step: a decoder whose last weights are zero then predicts the mean."""
+    model, seen = build(), []
+    with torch.no_grad():
+        model.decoder.to_output.weight.zero_()
+
+    def watch(model, x):
+        seen.append(model.likelihood.mean(model.decoder(torch.zeros(1, model.latent_dim))).detach()[0])
+        return elbo(model, x)
+
+    quiet(model, GREY, steps=1, objective=watch, batch_size=4, output_bias=True)
+    mean = (GREY / 255).mean(0).clamp(1e-3, 1 - 1e-3)
+    torch.testing.assert_close(seen[0], mean if build is small_vae else mean.mean().expand_as(seen[0]))
+
+
+def test_output_bias_wants_a_bernoulli_and_a_last_bias():
+    without_bias = small_vae()
+    without_bias.decoder.to_output = nn.Linear(5, 16, bias=False)
+    for model in (small_vae(likelihood=Gaussian(0.5)), without_bias):
+        with pytest.raises(ValueError, match="output_bias: wanted a Bernoulli likelihood, and a decoder whose layer"):
+            quiet(model, GREY, steps=1, batch_size=4, output_bias=True)
+
+
 def test_decay_follows_half_a_cosine_to_zero():
     """With a gradient that never changes, Adam's step is the learning rate."""
     places = []
@@ -469,6 +493,7 @@ OTHER = {
     "learning_rate=0.001, got learning_rate=0.002": dict(learning_rate=0.002),
     "seed=0, got seed=1": dict(seed=1),
     "binarized=True, got binarized=False": dict(binarized=False),
+    "output_bias=False, got output_bias=True": dict(output_bias=True),
     "warm_up=0, got warm_up=5": dict(warm_up=5),
     "decay=False, got decay=over 10 steps": dict(decay=True),
     "clip=None, got clip=1.0": dict(clip=1.0),

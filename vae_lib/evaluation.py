@@ -1,4 +1,4 @@
-"""How good a trained model is, and how it uses its latents, in nats (pages 09 and 10).
+"""How good a trained model is, and how it uses its latents, in nats (pages 09 to 11).
 
 Nothing here trains: models are put in evaluation mode, without gradients, and get the mode they were in back.
 Random draws come from generators of their own: one seed gives one result, and the global stream stays put.
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
 from vae_lib.decoders import Bernoulli
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.objectives import elbo
+from vae_lib.objectives import elbo, log_weights, sample_posterior
 
 
 class HeldOut(NamedTuple):
@@ -22,6 +23,22 @@ class HeldOut(NamedTuple):
     log_px_given_z: float
     kl: float
     stderr: float
+
+
+class NLL(NamedTuple):
+    """Means over images of -log p(x), estimated from num_samples weights each, and of what came with it, in nats.
+
+    stderr is the standard error of nll over images. effective_sample_size, from 1 to num_samples, says how many
+    equal weights would do as well. elbo = log_px_given_z - kl is from the same samples.
+    """
+
+    nll: float
+    stderr: float
+    effective_sample_size: float
+    elbo: float
+    log_px_given_z: float
+    kl: float
+    num_samples: int
 
 
 class KLSplit(NamedTuple):
@@ -58,6 +75,55 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0):
     parts = torch.cat(parts, dim=1)
     _refuse_nan(**dict(zip(HeldOut._fields, parts)))
     return HeldOut(*parts.mean(1).tolist(), stderr=_stderr(parts[0]))
+
+
+def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True):
+    """Negative log-likelihood of each image by importance weighting, averaged over images: an NLL of floats, in nats.
+
+    The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper
+    bound on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time,
+    so memory does not grow with either number; the draws depend on seed and batch size. Networks run in float32
+    or, with autocast, in bfloat16 on a CPU; weights are float32, sums over them float64.
+    Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
+    other types, shapes and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov
+    2016, section 5.
+    """
+    _check_images(model, x, at_least=2)
+    _check_counts(num_samples=num_samples, batch_size=batch_size)
+    device = next(model.parameters(), x).device
+    generator = torch.Generator(device).manual_seed(seed)
+    samples_at_once = min(num_samples, batch_size)
+    results = []
+    model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    try:
+        with _evaluating(model), tqdm(total=len(x), disable=not progress, unit="images") as bar:
+            for images in x.split(batch_size // samples_at_once):
+                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                    results.append(_weigh(model, images.to(device), num_samples, samples_at_once, generator))
+                bar.update(len(images))
+    finally:
+        model.to(memory_format=torch.contiguous_format)
+    log_px, size, log_px_given_z, kl = torch.cat(results, dim=1)
+    _refuse_nan(log_px=log_px, log_px_given_z=log_px_given_z, kl=kl)
+    return NLL(-log_px.mean().item(), _stderr(log_px), size.mean().item(), (log_px_given_z - kl).mean().item(),
+               log_px_given_z.mean().item(), kl.mean().item(), num_samples)
+
+
+def _weigh(model, x, num_samples, at_once, generator):
+    """log p(x), effective sample size, mean log p(x|z) and KL of each image, from samples taken `at_once`: (4, N)."""
+    mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
+    log_sum, log_sum_squares = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)
+    total = torch.zeros_like(log_sum)
+    for taken in range(0, num_samples, at_once):
+        z = sample_posterior(mu, log_var, min(at_once, num_samples - taken), generator)
+        log_px_given_z = model.likelihood.log_prob(x, model.decoder(z).to(x.dtype))
+        log_w = log_weights(log_px_given_z, z, mu, log_var).double()
+        log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
+        log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_w).logsumexp(0))
+        total += log_px_given_z.double().sum(0)
+    kl = kl_to_standard_normal(mu.double(), log_var.double())
+    size = (2 * log_sum - log_sum_squares).exp()
+    return torch.stack([log_sum - math.log(num_samples), size, total / num_samples, kl])
 
 
 def encode_all(model, x, batch_size=500):

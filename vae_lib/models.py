@@ -32,6 +32,7 @@ def takes_sizes(init):
             ("channels", lambda it: are_sizes(it) and len(it) > 0, "a positive integer for each stage"),
             ("hidden", are_sizes, "a positive integer for each hidden layer"),
             ("latent_dim", lambda it: are_sizes([it]), "a positive integer"),
+            ("blocks", lambda it: are_sizes([it]), "a positive integer, the residual blocks of a stage"),
             ("activation", lambda it: it is None or isinstance(it, type), "a class such as nn.ReLU, or None"),
         ):
             if name in given and not fits(given[name]):

@@ -1,11 +1,12 @@
-"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08 and 09)."""
+"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08, 09 and 11)."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vae_lib.gaussian import kl_to_standard_normal, reparameterize
+from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
 
 
 class Bound(NamedTuple):
@@ -27,6 +28,70 @@ def elbo(model, x, generator=None):
     log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
     kl = kl_to_standard_normal(mu, log_var)
     return Bound(log_px_given_z - kl, log_px_given_z, kl)
+
+
+def averaged_elbo(model, x, num_samples, generator=None):
+    """The ELBO of each image, averaged over `num_samples` samples of z: no tighter than with one, but less noisy.
+
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (2.7); Burda, Grosse & Salakhutdinov
+    2016, equation 6.
+    """
+    mu, log_var = model.encoder(x)
+    z = sample_posterior(mu, log_var, num_samples, generator)
+    log_px_given_z = model.likelihood.log_prob(x, model.decoder(z)).mean(0)
+    kl = kl_to_standard_normal(mu, log_var)
+    return Bound(log_px_given_z - kl, log_px_given_z, kl)
+
+
+def iwae(model, x, num_samples, generator=None):
+    """The importance-weighted bound of each image, log of the mean of `num_samples` weights w = p(x, z) / q(z|x).
+
+    It is at least log_px_given_z - kl, the ELBO from the same samples, in expectation; the two parts come along
+    for the record. Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.3); Burda, Grosse &
+    Salakhutdinov 2016, equation 8.
+    """
+    mu, log_var = model.encoder(x)
+    z = sample_posterior(mu, log_var, num_samples, generator)
+    log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
+    bound = log_mean_exp(log_weights(log_px_given_z, z, mu, log_var))
+    return Bound(bound, log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
+
+
+def dreg(model, x, num_samples, generator=None):
+    """The bound of `iwae`, with the doubly reparameterized gradient for the encoder: as unbiased, less noisy.
+
+    The encoder's gradient goes through z alone, times one more normalised weight; the decoder's is that of `iwae`.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.8); Tucker et al. 2019, equation 8.
+    """
+    mu, log_var = model.encoder(x)
+    z = sample_posterior(mu, log_var, num_samples, generator)
+    log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
+    log_w = log_weights(log_px_given_z, z, mu.detach(), log_var.detach())
+    weights = log_w.detach().softmax(0).unsqueeze(-1)
+    if z.requires_grad:
+        z.register_hook(lambda gradient: weights * gradient)
+    return Bound(log_mean_exp(log_w), log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
+
+
+def sample_posterior(mu, log_var, num_samples, generator=None):
+    """`num_samples` samples of z ~ q(z|x) for each image: (batch, latent_dim) to (num_samples, batch, latent_dim)."""
+    shape = (num_samples, *mu.shape)
+    return reparameterize(mu.expand(shape), log_var.expand(shape), generator)
+
+
+def log_weights(log_px_given_z, z, mu, log_var):
+    """log w = log p(x|z) + log p(z) - log q(z|x) of each sample z, in nats, with N(0, I) as the prior p(z).
+
+    Shapes: (num_samples, batch), (num_samples, batch, latent_dim) and twice (batch, latent_dim), to (num_samples,
+    batch). Equation (11.1).
+    """
+    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    return log_px_given_z + log_pz - log_normal(z, mu, log_var)
+
+
+def log_mean_exp(log_w):
+    """log of the mean of exp(log_w) over the first dimension, by log-sum-exp. Equation (11.3)."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
 
 
 def reconstruction(model, x):

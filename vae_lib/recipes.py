@@ -1,13 +1,15 @@
 """Recorded training runs on MNIST: every choice they make, and the weights and logs that they left.
 
-`python -m vae_lib.recipes conv_mnist` repeats a run: it trains on the last 50,000 training images, keeps a checkpoint
-in runs/ from which it resumes, and leaves NAME.safetensors (float16) and NAME.json (the log) in vae_lib/weights/.
+`python -m vae_lib.recipes train conv_mnist` repeats a run: it trains on the last 50,000 training images, keeps
+checkpoints in runs/ from which it resumes, and leaves NAME.safetensors (float16) and NAME.json (the log) in
+vae_lib/weights/. `python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set, from that
+many importance samples, to the log. `--seed 1` after either is a run of its own, with another seed.
 """
 
+import argparse
 import datetime
 import json
 import platform
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import NamedTuple
 import torch
 
 from vae_lib.data import fixed_binarization, load, validation_split
-from vae_lib.evaluation import held_out_elbo
+from vae_lib.evaluation import active_units, encode_all, held_out_elbo, nll
 from vae_lib.models import conv_vae
+from vae_lib.objectives import dreg
+from vae_lib.residual import residual_vae
 from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
 
@@ -25,19 +29,26 @@ WEIGHTS = Path(__file__).with_name("weights")
 
 
 class Recipe(NamedTuple):
-    """A network, made by `build()`, and the arguments of `fit` that trained it; `about` says what it is for."""
+    """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says what for."""
 
     about: str
     build: object
-    options: dict
+    stages: tuple
+
+
+def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate):
+    """Two stages: the ELBO first, as it is cheap; then the importance-weighted bound of 5 samples."""
+    common = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
+    return (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
+            dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=partial(dreg, num_samples=5), **common))
 
 
 RECIPES = {
     "conv_mnist": Recipe(
         "the convolutional VAE of page 09, trained longer",
         partial(conv_vae, image_shape=(1, 28, 28), channels=(32, 64), latent_dim=20),
-        dict(steps=7800, batch_size=128, learning_rate=2e-3, warm_up=400, decay=True, ema=0.999, clip=100.0,
-             seed=0, autocast=True),
+        (dict(steps=7800, batch_size=128, learning_rate=2e-3, warm_up=400, decay=True, ema=0.999, clip=100.0,
+              seed=0, autocast=True),),
     ),
 }
 
@@ -56,38 +67,103 @@ def pretrained(name):
     return load_weights(model, WEIGHTS / f"{name}.safetensors")
 
 
-def training_log(name):
-    """The log of the run behind `pretrained(name)`: a dict, with its history, one number an epoch, in nats."""
+def training_log(name, seed=0):
+    """The log of the run behind `pretrained(name)`, or of its run with another seed: a dict, with its history.
+
+    The history has one number an epoch, in nats; "nll" has what `measure` found, by number of samples.
+    """
     recipe(name)
-    return json.loads((WEIGHTS / f"{name}.json").read_text())
+    return json.loads((WEIGHTS / f"{run_name(name, seed)}.json").read_text())
 
 
-def train(name, folder=WEIGHTS, runs="runs"):
-    """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`."""
-    _, build, options = recipe(name)
+def run_name(name, seed):
+    """What the files of a run are called: a recipe's own seed is 0."""
+    return name if seed == 0 else f"{name}-seed{seed}"
+
+
+def train(name, seed=0, folder=WEIGHTS, runs="runs"):
+    """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
+
+    The weights of another seed than 0 stay in `runs`.
+    """
+    about, build, stages = recipe(name)
+    stages = [options | {"seed": seed} for options in stages]
     data = load("MNIST")
     validation, images = validation_split(data.train)
-    torch.manual_seed(options["seed"])
-    model, wall, cpu = build(), time.perf_counter(), time.process_time()
-    history = fit(model, images, checkpoint=Path(runs, f"{name}.safetensors"), resume=True, **options)
+    torch.manual_seed(seed)
+    model, wall, cpu, epochs = build(), time.perf_counter(), time.process_time(), []
+    checkpoints = [Path(runs, f"{run_name(name, seed)}-stage{i}.safetensors") for i in range(len(stages))]
+    resumed = any(path.exists() for path in checkpoints)
+    for checkpoint, options in zip(checkpoints, stages):
+        history = fit(model, images, checkpoint=checkpoint, resume=True, **options)
+        length = len(images) // options["batch_size"]
+        steps = torch.tensor(list(history.values()))
+        epochs.append(steps[:, :steps.shape[1] // length * length].unflatten(1, (-1, length)).mean(2))
     seconds = {"wall": round(time.perf_counter() - wall), "cpu": round(time.process_time() - cpu)}
-    save_weights(model, Path(folder, f"{name}.safetensors"))
-    load_weights(model, Path(folder, f"{name}.safetensors"))  # what is reported is what ships
-    epoch = len(images) // options["batch_size"]
+    weights = _weights_path(name, seed, folder, runs)
+    save_weights(model, weights)
+    load_weights(model, weights)  # what is reported is what ships
+    test = fixed_binarization(data.test)
     log = {
-        "about": recipe(name).about, "options": options, "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "seconds_of_last_start": seconds,
+        "about": about, "stages": [_as_json(options) for options in stages],
+        "date": datetime.date.today().isoformat(), "machine": _machine(),
+        "seconds_of_last_start": seconds, "resumed": resumed,
         "parameters": sum(weights.numel() for weights in model.parameters()),
         "validation": held_out_elbo(model, fixed_binarization(validation))._asdict(),
-        "test": held_out_elbo(model, fixed_binarization(data.test))._asdict(),
-        "history": {key: torch.tensor(values[:len(values) // epoch * epoch]).reshape(-1, epoch).mean(1).tolist()
-                    for key, values in history.items()},
+        "test": held_out_elbo(model, test)._asdict(),
+        "active_units": active_units(encode_all(model, test)[0]).sum().item(),
+        "history": dict(zip(history, torch.cat(epochs, 1).tolist())),
     }
-    Path(folder, f"{name}.json").write_text(json.dumps(log, indent=1) + "\n")
+    _write_log(log, name, seed, folder)
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
 
 
+def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
+    """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log."""
+    model = load_weights(recipe(name).build(), _weights_path(name, seed, folder, runs))
+    path = Path(folder, f"{run_name(name, seed)}.json")
+    found = nll(model, fixed_binarization(load("MNIST").test), num_samples, autocast=True)._asdict()
+    log = json.loads(path.read_text())
+    log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
+                                                           "machine": _machine()}
+    _write_log(log, name, seed, folder)
+    print(json.dumps(found, indent=1))
+
+
+def _weights_path(name, seed, folder, runs):
+    return Path(folder if seed == 0 else runs, f"{run_name(name, seed)}.safetensors")
+
+
+def _machine():
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _as_json(options):
+    """The arguments of a fit as the log has them: an objective by its name and arguments."""
+    objective = options.get("objective")
+    return options | ({"objective": objective.func.__name__, **objective.keywords} if objective else {})
+
+
+def _write_log(log, name, seed, folder):
+    """Write a log whole, or leave what was there."""
+    path = Path(folder, f"{run_name(name, seed)}.json")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(log, indent=1) + "\n")
+    part.replace(path)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="recipes", description="Recorded training runs.")
+    parser.add_argument("task", choices=["train", "measure"])
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("num_samples", type=int, nargs="?", default=500, help="importance samples, of measure")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.task == "train":
+        train(options.name, options.seed)
+    else:
+        measure(options.name, options.num_samples, options.seed)
+
+
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        train(argument)
+    main()

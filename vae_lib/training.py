@@ -20,7 +20,7 @@ from vae_lib.objectives import Bound, elbo
 
 
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
-        warm_up=0, decay=False, clip=None, ema=None, autocast=False, device=None,
+        output_bias=False, warm_up=0, decay=False, clip=None, ema=None, autocast=False, device=None,
         checkpoint=None, resume=False, checkpoint_every=None, progress=True):
     """Maximise the mean of objective(model, x).elbo over images x by Adam, in place; return the history.
 
@@ -29,6 +29,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     steps       optimiser steps; N // batch_size of them, an epoch, go through the images in a new order
     seed        seeds everything random, with the number of the epoch; the caller's random state is left alone
     objective   (model, x) -> Bound
+    output_bias whether the decoder's last bias starts at the logit of the mean image (of its mean, for a
+                convolution): without z, a Bernoulli then predicts what is predictable without it
     warm_up     steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
     decay       whether the learning rate falls to zero, along half a cosine
     clip        largest norm of the gradient
@@ -55,8 +57,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     settings = {
         "images": _fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
         "binarized": binarized, "seed": seed, "objective": re.sub(" at 0x[0-9a-fA-F]+", "", repr(objective)),
-        "warm_up": warm_up, "decay": decay and f"over {steps} steps", "clip": clip, "ema": ema,
-        "autocast": autocast, "device": device.type,
+        "output_bias": output_bias, "warm_up": warm_up, "decay": decay and f"over {steps} steps", "clip": clip,
+        "ema": ema, "autocast": autocast, "device": device.type,
     }
     save_every = checkpoint_every or len(images) // batch_size
     history, pending = {name: [] for name in Bound._fields}, []
@@ -67,6 +69,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
         current = [tensors[f"model.{name}"] for name in averages]
         random_state = _resume(checkpoint, resume, steps, settings, tensors, history)
         start = len(history["elbo"])
+        if output_bias and start == 0:
+            _start_output_bias(model, images)
         generator = torch.default_generator
         if device.type == "cuda":
             generator = torch.cuda.default_generators[next(model.parameters()).device.index]
@@ -156,6 +160,16 @@ def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, 
     ):
         if not fits:
             raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+
+
+def _start_output_bias(model, images):
+    """Let the decoder's last bias say how often a pixel is white: for each pixel, or one number for a convolution."""
+    bias = getattr(getattr(model.decoder, "to_output", None), "bias", None)
+    if bias is None or not isinstance(model.likelihood, Bernoulli):
+        raise ValueError("output_bias: wanted a Bernoulli likelihood, and a decoder whose layer to_output has a bias")
+    mean = (images if images.is_floating_point() else to_unit(images)).mean(0).clamp(1e-3, 1 - 1e-3)
+    with torch.no_grad():
+        bias.copy_(mean.logit().flatten() if bias.numel() == mean.numel() else mean.mean().logit())
 
 
 def _fingerprint(images):
