@@ -1,4 +1,4 @@
-"""Models whose log p(x) and posterior are known, so that the bound's gap can be measured (pages 01, 02, 03).
+"""Models whose log p(x) and posterior are known, so that the bound's gap can be measured (pages 01, 02, 03, 07).
 
 Everything is in float64 and in nats; other floating-point tensors are converted, and gradients pass through.
 For each model log p(x), the ELBO of a Gaussian q and KL(q || posterior) are three computations, none of them
@@ -34,7 +34,8 @@ class LinearGaussian:
         length sqrt(eigenvalue - variance). Unless a variance is stated it is the mean of the eigenvalues left
         over. With a stated one, directions whose eigenvalue lies below it collapse: their columns are zero.
         Raises TypeError or ValueError for other types and shapes, for latent_dim outside 1 to D (to D - 1
-        without a variance), and where no variance would be left over. Tipping & Bishop 1999, equations 7 and 8.
+        without a variance), and where no variance would be left over. Equations (7.4), with no rotation, and
+        (7.6); Tipping & Bishop 1999, equations 7 and 8.
         """
         x = float64("x", x, "N", "D")
         largest = x.shape[1] - (variance is None)

@@ -65,34 +65,41 @@ class Mixture:
         return self.log_joint(x).logsumexp(-1)
 
     def responsibilities(self, x):
-        """The E step: the posterior p(z = k|x). Shapes: (N, D) to (N, K). PRML 9.13."""
+        """The E step: the posterior p(z = k|x). Shapes: (N, D) to (N, K). Equation (3.2); PRML 9.13."""
         return self.log_joint(x).softmax(-1)
 
     def elbo(self, x, q):
-        """The ELBO of any q, sum_k q_k (log p(x, z = k) - log q_k). Shapes: (N, D) and (N, K) to (N,)."""
+        """The ELBO of any q, sum_k q_k (log p(x, z = k) - log q_k). Shapes: (N, D) and (N, K) to (N,).
+
+        Its mean over the points is F of equation (3.1).
+        """
         log_joint = self.log_joint(x)
         q = _distributions("q", q, *log_joint.shape)
         return (q * (log_joint - q.clamp_min(TINY).log())).sum(-1)
 
     def kl_to_posterior(self, x, q):
-        """KL(q || p(z|x)), a sum over components; never negative. Shapes: (N, D) and (N, K) to (N,)."""
+        """KL(q || p(z|x)), a sum over components; never negative. Shapes: (N, D) and (N, K) to (N,).
+
+        The gap of equation (3.1), where it is averaged over the points.
+        """
         log_pz_given_x = self.log_joint(x).log_softmax(-1)
         q = _distributions("q", q, *log_pz_given_x.shape)
         return (q * (q.clamp_min(TINY).log() - log_pz_given_x)).sum(-1)
 
     def em_step(self, x, min_variance=1e-6):
-        """A new Mixture, one E step and one M step on: the mean of log p(x) over x never falls."""
+        """A new Mixture, one E step and one M step on: the mean of log p(x) over x never falls. Equation (3.4)."""
         return m_step(x, self.responsibilities(x), min_variance)
 
 
 def m_step(x, q, min_variance=1e-6):
-    """The M step: the Mixture that maximises the ELBO, summed over x, of responsibilities q. PRML 9.24 to 9.26.
+    """The M step: the Mixture that maximises the ELBO, summed over x, of responsibilities q.
 
     It maximises among covariances without a variance below `min_variance`, in any direction, in the square of
     the unit of x: a component could otherwise close in on one point, where p(x) has no upper bound. From a
     Mixture that obeys this, EM never lowers log p(x). A component that no point has any part in gets weight
     zero, with which EM leaves it; the ELBO does not depend on its mean and covariance, which are set to those
-    of all data. Shapes: x (N, D), q (N, K). Raises TypeError or ValueError for other inputs.
+    of all data. Shapes: x (N, D), q (N, K). Raises TypeError or ValueError for other inputs. Equation (3.3); PRML
+    9.24 to 9.26.
     """
     x = float64("x", x, "N", "D")
     q = _distributions("q", q, len(x), "K")
