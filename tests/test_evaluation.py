@@ -22,6 +22,7 @@ from vae_lib.evaluation import (
     nll,
 )
 from vae_lib.exact import LinearGaussian
+from vae_lib.models import dense_ae
 from vae_lib.objectives import log_weights
 from vae_lib.residual import ResidualBlock, residual_vae
 
@@ -191,6 +192,13 @@ def test_a_model_that_has_diverged_gives_no_measurement(function):
 def test_a_split_that_overflows_gives_no_measurement():
     with pytest.raises(ValueError, match="log_var: wanted values between -700 and 700, got 10000 to 10000"):
         average_kl_split(torch.zeros(4, 2), torch.full((4, 2), 1e4))
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, encode_all, nll])
+def test_an_autoencoder_is_refused(function):
+    """Two images would otherwise pass, as its codes unpack into two."""
+    with pytest.raises(TypeError, match="model: wanted a VAE, got AE"):
+        function(dense_ae((1, 2, 3), (4,), 2), X[:2].float().clamp(0, 1))
 
 
 def test_encode_all_refuses_a_batch_size():

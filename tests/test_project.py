@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import run
+from vae_lib.data import load
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -396,6 +397,7 @@ def test_a_page_that_is_not_there_is_named(course, place):
     (["test", "04", "-x"], "-m pytest --nbval notebooks/04_gaussian_kl.ipynb -x"),
     (["train", "conv", "--seed", "1"], "-m vae_lib.recipes train conv --seed 1"),
     (["measure", "conv", "500"], "-m vae_lib.recipes measure conv 500"),
+    (["benchmark", "--rounds", "1"], "tests/benchmarks/speed.py --rounds 1"),
     (["refresh", "04"], "-m vae_lib.pages refresh 04"),
     (["figures"], "figures/draw.py"),
     (["ledger"], "-m vae_lib.pages ledger"),
@@ -436,3 +438,16 @@ def test_help_and_unknown_tasks_print_the_usage(course, asked):
         assert all(f"python3 run.py {task}" in done.stdout for task in course.TASKS if task != "lab")
     assert asked() == []
     assert not course.VENV.exists()
+
+
+def test_the_benchmark_trains_what_it_times():
+    """Its ways on a few images, but for torchvision's loader, which wants the full MNIST."""
+    spec = importlib.util.spec_from_file_location("speed", ROOT / "tests/benchmarks/speed.py")
+    speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speed)
+    images = load("MNIST", root="sample").train[:256]
+    assert 0 < speed.fit_epoch(images) < 60 and 0 < speed.bare_epoch(images) < 60
+    taken, losses = speed.article_fit(images, steps=2)
+    model, x = speed.article_vae(), speed.to_article(images[:128])
+    first = speed.article_loss(x, *model(x)).mean().item()
+    assert taken > 0 and len(losses) == 2 and abs(losses[0] / first - 1) < 0.05

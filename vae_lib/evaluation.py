@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from vae_lib.decoders import Bernoulli
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.models import AE
 from vae_lib.objectives import elbo, log_weights, sample_posterior
 
 
@@ -230,7 +231,7 @@ def _stderr(values):
 
 
 def _check_images(model, x, at_least=1):
-    if not (isinstance(model, torch.nn.Module) and hasattr(model, "likelihood")):
+    if not (isinstance(model, torch.nn.Module) and hasattr(model, "likelihood")) or isinstance(model, AE):
         raise TypeError(f"model: wanted a VAE, got {type(model).__name__}")
     _check_floats("x", x, "(N, C, H, W)", at_least)
     if isinstance(model.likelihood, Bernoulli) and not 0 <= x.min() <= x.max() <= 1:

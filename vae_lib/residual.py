@@ -7,7 +7,7 @@ import math
 from itertools import pairwise
 
 from torch import nn
-from torch.nn.functional import pixel_shuffle, silu
+from torch.nn.functional import pixel_shuffle, relu
 
 from vae_lib.decoders import Bernoulli
 from vae_lib.models import VAE, takes_images, takes_latents, takes_sizes
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x):
-        return x + self.second(silu(self.first(silu(x))))
+        return x + self.second(relu(self.first(relu(x))))
 
 
 class ResidualEncoder(nn.Module):
@@ -47,7 +47,7 @@ class ResidualEncoder(nn.Module):
         for channels_in, channels_out in pairwise(channels):
             layers += [nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
                        *(ResidualBlock(channels_out) for _ in range(blocks))]
-        self.stages = nn.Sequential(*layers, nn.SiLU())
+        self.stages = nn.Sequential(*layers, nn.ReLU())
         shrink = 2 ** len(channels)
         features = channels[-1] * (image_shape[1] // shrink) * (image_shape[2] // shrink)
         self.to_mu = nn.Linear(features, latent_dim)
@@ -77,12 +77,13 @@ class ResidualDecoder(nn.Module):
         for channels_in, channels_out in pairwise(reversed(channels)):
             layers += [nn.Conv2d(channels_in, 4 * channels_out, kernel_size=3, padding=1), nn.PixelShuffle(2),
                        *(ResidualBlock(channels_out) for _ in range(blocks))]
-        self.stages = nn.Sequential(*layers, nn.SiLU())
+        self.stages = nn.Sequential(*layers, nn.ReLU())
         self.to_output = nn.Conv2d(channels[0], 4 * image_shape[0], kernel_size=3, padding=1)
 
     @takes_latents
     def forward(self, z):
-        features = self.from_latent(z).reshape(-1, *self.start_shape)
+        features = self.from_latent(z).reshape(-1, *self.start_shape[1:], self.start_shape[0])
+        features = features.permute(0, 3, 1, 2)  # channels last in memory: convolutions are faster so
         output = pixel_shuffle(self.to_output(self.stages(features)), 2)
         return output.reshape(*z.shape[:-1], *self.image_shape)
 
