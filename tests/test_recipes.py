@@ -113,6 +113,13 @@ def test_measure_adds_the_likelihood_to_the_log(small, capsys):
     assert found["50"]["nll"] == expected.nll and '"nll"' in capsys.readouterr().out
 
 
+def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):
+    recipes.train("small", **small)
+    monkeypatch.setattr(recipes, "load", lambda name: load("MNIST", root="sample"))
+    with pytest.raises(ValueError, match="data: wanted the full test set of MNIST, got the sample"):
+        recipes.measure("small", 5, **small)
+
+
 def test_the_command_line(monkeypatch):
     calls = []
     monkeypatch.setattr(recipes, "train", lambda *arguments: calls.append(("train", *arguments)))
