@@ -134,7 +134,7 @@ def test_arguments(args):
     places = list(itertools.takewhile(lambda arg: not arg.startswith("-"), args))
     options = args[len(places):]
     if not places:
-        whole = ["tests", "notebooks", "-n", "2", "--dist", "loadfile"]
+        whole = ["tests", "notebooks", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
         return whole + (options or ["--cov=vae_lib"])
     targets = []
     for place in places:

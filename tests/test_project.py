@@ -372,7 +372,7 @@ def test_a_changed_package_in_the_running_venv_is_put_right(course, asked, monke
     assert asked() == [PIP]
 
 
-WHOLE = ["tests", "notebooks", "-n", "2", "--dist", "loadfile"]
+WHOLE = ["tests", "notebooks", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 @pytest.mark.parametrize("args, expected", [
