@@ -6,7 +6,7 @@
     python3 run.py test -k kl         options alone: every test and page that they select
     python3 run.py train RECIPE       train a recorded recipe; --seed 1 for another run of it
     python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
-    python3 run.py benchmark          compare the speed of training with other ways to train (half an hour)
+    python3 run.py benchmark          compare the speed of training with other ways to train (ten minutes)
     python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
     python3 run.py figures            draw what the README shows into figures/
     python3 run.py ledger             print the table of equations and their checks

@@ -84,7 +84,7 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper
     bound on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time,
     so memory does not grow with either number; the draws depend on seed and batch size. Networks run in float32
-    or, with autocast, in bfloat16 on a CPU; weights are float32, sums over them float64.
+    or, with autocast, in bfloat16; weights are float32, sums over them float64.
     Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
     other types, shapes and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov
     2016, section 5.

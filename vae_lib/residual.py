@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import pixel_shuffle, relu
 
 from vae_lib.decoders import Bernoulli
-from vae_lib.models import VAE, takes_images, takes_latents, takes_sizes
+from vae_lib.models import VAE, ConvEncoder, takes_latents, takes_sizes
 
 
 class ResidualBlock(nn.Module):
@@ -53,10 +53,7 @@ class ResidualEncoder(nn.Module):
         self.to_mu = nn.Linear(features, latent_dim)
         self.to_log_var = nn.Linear(features, latent_dim)
 
-    @takes_images
-    def forward(self, x):
-        features = self.stages(x).flatten(1)
-        return self.to_mu(features), self.to_log_var(features)
+    forward = ConvEncoder.forward  # the stages, then the two heads
 
 
 class ResidualDecoder(nn.Module):
