@@ -51,12 +51,12 @@ RECIPES = {
               seed=0, autocast=True),),
     ),
     "six_minutes": Recipe(
-        "a residual VAE in six minutes on two cores",
+        "a residual VAE, meant for six minutes on two cores",
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=1),
         staged(4500, 3e-3, 700, 1e-3),
     ),
     "twelve_minutes": Recipe(
-        "the same network in twelve minutes on two cores",
+        "the same network, meant for twelve minutes on two cores",
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=1),
         staged(9000, 3e-3, 1500, 1e-3),
     ),
