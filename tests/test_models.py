@@ -172,6 +172,15 @@ def test_blocks_halve_and_double():
     assert transposed_conv_block(5, 3)(torch.rand(2, 5, 4, 3)).shape == (2, 3, 8, 6)
 
 
+def test_the_bias_before_a_batch_norm_has_no_effect_and_is_not_trained():
+    block, x = transposed_conv_block(5, 3), torch.rand(8, 5, 4, 3)
+    before = block(x)
+    assert [name for name, weights in block.named_parameters() if not weights.requires_grad] == ["0.bias"]
+    with torch.no_grad():
+        block[0].bias += 3
+    torch.testing.assert_close(block(x), before)
+
+
 @pytest.mark.parametrize("make", [conv_vae, dense_vae])
 @pytest.mark.parametrize("leading", [(), (3,), (5, 4), (2, 1, 3)])
 def test_decoders_take_any_leading_dimensions(make, leading):

@@ -21,6 +21,7 @@ from vae_lib.objectives import (
     log_mean_exp,
     log_weights,
     reconstruction,
+    resampled_dreg,
 )
 
 X = torch.bernoulli(torch.full((9, 1, 4, 4), 0.4, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
@@ -135,7 +136,14 @@ def test_log_weights_are_those_of_torch_distributions():
     torch.testing.assert_close(log_mean_exp(expected), expected.exp().mean(0).log())
 
 
-@pytest.mark.parametrize("objective", [iwae, dreg])
+@pytest.mark.parametrize("objective", [averaged_elbo, iwae, dreg, resampled_dreg])
+@pytest.mark.parametrize("num_samples", [0, -1, 1.5, True, None])
+def test_objectives_refuse_a_number_of_samples_that_is_none(objective, num_samples):
+    with pytest.raises(ValueError, match="num_samples: wanted an integer, 1 or more, got "):
+        objective(LinearVAE(shift=0.0, widen=0.0), X, num_samples)
+
+
+@pytest.mark.parametrize("objective", [iwae, dreg, resampled_dreg])
 def test_importance_weighted_bound_of_an_exact_posterior_is_log_px_whatever_k(objective):
     """A model of one latent, whose posterior is diagonal: all weights are then p(x)."""
     exact = LinearGaussian(LINEAR.weight[:, :1], torch.zeros(16, dtype=torch.float64), 0.5)
@@ -175,7 +183,7 @@ def test_both_gradients_are_those_of_the_expected_bound_and_dreg_is_less_noisy()
 
     exact = (expected_bound(1e-3) - expected_bound(-1e-3)) / 2e-3
     found = {}
-    for objective in (iwae, dreg):
+    for objective in (iwae, dreg, resampled_dreg):
         shifts = torch.full((repeats, 3), 0.4, dtype=torch.float64, requires_grad=True)
         mu, log_var = (part.detach().expand(repeats, 3) for part in LinearVAE(widen=0.3).encoder(x))
         model.encoder = partial(moved_posterior, mu, log_var, shifts)
@@ -184,15 +192,39 @@ def test_both_gradients_are_those_of_the_expected_bound_and_dreg_is_less_noisy()
         found[objective] = gradient[:, 0]
         (of_weight,) = torch.autograd.grad(bound, model.weight)
         found[objective, "weight"] = of_weight
-    for objective in (iwae, dreg):
+    for objective in (iwae, dreg, resampled_dreg):
         stderr = found[objective].std().item() / repeats**0.5
         assert abs(found[objective].mean().item() - exact) < 4 * stderr + 0.01
     assert found[dreg].var() < 0.7 * found[iwae].var()
     torch.testing.assert_close(found[iwae, "weight"], found[dreg, "weight"])
+    torch.testing.assert_close(found[resampled_dreg, "weight"], found[dreg, "weight"], rtol=0.02, atol=200)
+    assert found[dreg].var() < found[resampled_dreg].var()
 
 
-def test_dreg_works_without_gradients():
-    with torch.no_grad():
-        one = dreg(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
-        two = iwae(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(one, two)
+@pytest.mark.parametrize("objective", [dreg, resampled_dreg])
+def test_dreg_has_the_value_of_iwae_with_gradients_and_without(objective):
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            one = objective(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
+            two = iwae(LinearVAE(0.1), linear_data(5), 3, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(one, two)
+
+
+def test_resampling_draws_by_the_normalised_weights():
+    """Many copies of one image and its samples: the mean gradient of each, given the samples, is that of `dreg`."""
+    model, copies = LinearVAE(shift=0.4, widen=0.3), 50_000
+    x = linear_data(1)
+    epsilon = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mu, log_var = (part.detach() for part in model.encoder(x))
+    gradients = {}
+    for objective in (dreg, resampled_dreg):
+        shifts = torch.zeros(copies, 3, dtype=torch.float64, requires_grad=True)
+        model.encoder = partial(moved_posterior, mu, log_var.expand(copies, 3), shifts)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "randn_like", lambda like, **_: epsilon.expand_as(like))
+            bound = objective(model, x.expand(copies, 1, 4, 4), 4, torch.Generator().manual_seed(1)).elbo.sum()
+        (gradients[objective],) = torch.autograd.grad(bound, shifts)
+    expected, found = gradients[dreg][0], gradients[resampled_dreg]
+    assert len(found.unique(dim=0)) == 4
+    stderr = found.std(0) / copies**0.5
+    assert ((found.mean(0) - expected).abs() < 4.5 * stderr).all()

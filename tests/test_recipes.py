@@ -7,9 +7,10 @@ import torch
 
 from vae_lib import recipes
 from vae_lib.data import ImageData, fixed_binarization, load
-from vae_lib.evaluation import held_out_elbo, nll
+from vae_lib.evaluation import held_out_elbo, nll, weigh
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg
+from vae_lib.storage import save_weights
 from vae_lib.training import fit
 
 each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
@@ -98,6 +99,8 @@ def test_another_seed_is_another_run_whose_weights_do_not_ship(small, tmp_path):
     assert one["test"] != two["test"] and two["stages"][0]["seed"] == 1
     assert sorted(path.name for path in tmp_path.glob("*.*")) == [
         "small-seed1.json", "small.json", "small.safetensors"]
+    runs = recipes.recorded_runs()
+    assert list(runs)[-2:] == [("small", 0), ("small", 1)] and runs["small", 1] == two
     recipes.measure("small", 20, seed=1, **small)
     assert "nll" in recipes.training_log("small", seed=1) and "nll" not in recipes.training_log("small")
 
@@ -111,6 +114,49 @@ def test_measure_adds_the_likelihood_to_the_log(small, capsys):
     assert -found["50"]["elbo"] > found["5"]["nll"] > found["50"]["nll"] > 0
     expected = nll(recipes.pretrained("small"), fixed_binarization(recipes.load("MNIST").test), 50, autocast=True)
     assert found["50"]["nll"] == expected.nll and '"nll"' in capsys.readouterr().out
+
+
+def test_measure_joins_parts_and_goes_on_after_a_cut(small, monkeypatch):
+    """Cut in its third part, it weighs that part alone when started again; the average is over all images."""
+    recipes.train("small", **small)
+    monkeypatch.setattr(recipes, "PART", 20)
+    calls, parts = [], fixed_binarization(recipes.load("MNIST").test).split(20)
+
+    def cut(model, x, *arguments, seed, **options):
+        calls.append(seed)
+        if calls == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return weigh(model, x, *arguments, seed=seed, progress=False, **options)
+
+    monkeypatch.setattr(recipes, "weigh", cut)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.measure("small", 5, **small)
+    recipes.measure("small", 5, **small)
+    found, model = recipes.training_log("small")["nll"]["5"], recipes.pretrained("small")
+    log_px = torch.cat([weigh(model, x, 5, seed=i, autocast=True).log_px for i, x in enumerate(parts)])
+    assert calls == [0, 1, 2, 2] and len(log_px) == 50
+    assert found["nll"] == pytest.approx(-log_px.mean().item())
+    assert found["stderr"] == pytest.approx(log_px.std().item() / 50**0.5)
+
+
+def test_measure_does_not_take_other_weights_parts(small):
+    recipes.train("small", **small)
+    recipes.measure("small", 5, **small)
+    one = recipes.training_log("small")["nll"]["5"]["nll"]
+    weights = small["folder"] / "small.safetensors"
+    model = recipes.pretrained("small")
+    with torch.no_grad():
+        model.decoder.to_output.bias += 1
+    save_weights(model, weights)
+    recipes.measure("small", 5, **small)
+    assert recipes.training_log("small")["nll"]["5"]["nll"] != one
+
+
+def test_measure_wants_the_log_of_the_run(small):
+    recipes.train("small", **small)
+    (small["folder"] / "small.json").unlink()
+    with pytest.raises(FileNotFoundError, match="small.json: wanted the log of the run"):
+        recipes.measure("small", 5, **small)
 
 
 def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):

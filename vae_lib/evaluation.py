@@ -26,6 +26,16 @@ class HeldOut(NamedTuple):
     stderr: float
 
 
+class Weighed(NamedTuple):
+    """What the importance samples of each image gave, four tensors (N,): log p(x), the effective sample size, the
+    mean of log p(x|z), and the KL. In nats but for the size; float64."""
+
+    log_px: torch.Tensor
+    effective_sample_size: torch.Tensor
+    log_px_given_z: torch.Tensor
+    kl: torch.Tensor
+
+
 class NLL(NamedTuple):
     """Means over images of -log p(x), estimated from num_samples weights each, and of what came with it, in nats.
 
@@ -83,13 +93,26 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
 
     The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper
     bound on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time,
-    so memory does not grow with either number; the draws depend on seed and batch size. Networks run in float32
-    or, with autocast, in bfloat16; weights are float32, sums over them float64.
+    so memory does not grow with either number; the draws depend on seed, batch size and number of samples. The
+    model's memory format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the
+    importance weights are float32, sums over them float64.
     Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
     other types, shapes and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov
     2016, section 5.
     """
     _check_images(model, x, at_least=2)
+    return average(weigh(model, x, num_samples, batch_size, seed, autocast, progress), num_samples)
+
+
+def average(weighed, num_samples):
+    """The NLL of images that were weighed with num_samples samples each, at once or in parts that were joined."""
+    nll, size, log_px_given_z, kl = (values.mean().item() for values in weighed)
+    return NLL(-nll, _stderr(weighed.log_px), size, log_px_given_z - kl, log_px_given_z, kl, num_samples)
+
+
+def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True):
+    """What `nll` averages, image by image: a Weighed. Arguments and errors are those of `nll`, but N >= 1."""
+    _check_images(model, x)
     _check_counts(num_samples=num_samples, batch_size=batch_size)
     device = next(model.parameters(), x).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -104,10 +127,9 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
                 bar.update(len(images))
     finally:
         model.to(memory_format=torch.contiguous_format)
-    log_px, size, log_px_given_z, kl = torch.cat(results, dim=1)
-    _refuse_nan(log_px=log_px, log_px_given_z=log_px_given_z, kl=kl)
-    return NLL(-log_px.mean().item(), _stderr(log_px), size.mean().item(), (log_px_given_z - kl).mean().item(),
-               log_px_given_z.mean().item(), kl.mean().item(), num_samples)
+    weighed = Weighed(*torch.cat(results, dim=1))
+    _refuse_nan(**weighed._asdict())
+    return weighed
 
 
 def _weigh(model, x, num_samples, at_once, generator):

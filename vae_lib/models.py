@@ -92,12 +92,14 @@ def conv_block(channels_in, channels_out):
 
 
 def transposed_conv_block(channels_in, channels_out):
-    """The article's DConvBnRelu: (batch, channels_in, H, W) to (batch, channels_out, 2H, 2W)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.LeakyReLU(0.2, inplace=True),
-    )
+    """The article's DConvBnRelu: (batch, channels_in, H, W) to (batch, channels_out, 2H, 2W).
+
+    The convolution's bias stays as it starts: the batch norm takes it away again (page 09), so its gradient is zero,
+    and to sum that up took a third of a step.
+    """
+    convolution = nn.ConvTranspose2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1, output_padding=1)
+    convolution.bias.requires_grad_(False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.LeakyReLU(0.2, inplace=True))
 
 
 def dense_block(size_in, size_out, activation):

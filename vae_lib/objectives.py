@@ -33,8 +33,8 @@ def elbo(model, x, generator=None):
 def averaged_elbo(model, x, num_samples, generator=None):
     """The ELBO of each image, averaged over `num_samples` samples of z: no tighter than with one, but less noisy.
 
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (2.7); Burda, Grosse & Salakhutdinov
-    2016, equation 6.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (2.7); Kingma & Welling 2014,
+    equation 7.
     """
     mu, log_var = model.encoder(x)
     z = sample_posterior(mu, log_var, num_samples, generator)
@@ -61,6 +61,7 @@ def dreg(model, x, num_samples, generator=None):
     """The bound of `iwae`, with the doubly reparameterized gradient for the encoder: as unbiased, less noisy.
 
     The encoder's gradient goes through z alone, times one more normalised weight; the decoder's is that of `iwae`.
+    It is the gradient of `elbo` only: that of the other two parts would be weighted too.
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.8); Tucker et al. 2019, equation 8.
     """
     mu, log_var = model.encoder(x)
@@ -73,8 +74,35 @@ def dreg(model, x, num_samples, generator=None):
     return Bound(log_mean_exp(log_w), log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
 
 
+def resampled_dreg(model, x, num_samples, generator=None):
+    """The bound of `dreg`, with a gradient that goes back through one sample an image: as unbiased, far cheaper.
+
+    All samples are decoded without gradients; one is drawn with the normalised weights as probabilities, and decoded
+    again. It is the gradient of `elbo` only, as for `dreg`.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.9), of (11.8).
+    """
+    mu, log_var = model.encoder(x)
+    z = sample_posterior(mu, log_var, num_samples, generator)
+    with torch.no_grad():
+        log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
+        log_w = log_weights(log_px_given_z, z, mu, log_var)
+        weights = log_w.softmax(0)
+        drawn = torch.multinomial(weights.T, 1, generator=generator)[:, 0], torch.arange(len(x), device=x.device)
+    z, weight = z[drawn], weights[drawn].unsqueeze(-1)
+    log_w_drawn = log_weights(model.likelihood.log_prob(x, model.decoder(z)), z, mu.detach(), log_var.detach())
+    if z.requires_grad:
+        z.register_hook(lambda gradient: weight * gradient)
+    bound = log_mean_exp(log_w) + (log_w_drawn - log_w_drawn.detach())
+    return Bound(bound, log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
+
+
 def sample_posterior(mu, log_var, num_samples, generator=None):
-    """`num_samples` samples of z ~ q(z|x) for each image: (batch, latent_dim) to (num_samples, batch, latent_dim)."""
+    """`num_samples` samples of z ~ q(z|x) for each image: (batch, latent_dim) to (num_samples, batch, latent_dim).
+
+    Raises ValueError for a num_samples that is not a positive integer.
+    """
+    if not (isinstance(num_samples, int) and not isinstance(num_samples, bool) and num_samples >= 1):
+        raise ValueError(f"num_samples: wanted an integer, 1 or more, got {num_samples!r}")
     shape = (num_samples, *mu.shape)
     return reparameterize(mu.expand(shape), log_var.expand(shape), generator)
 

@@ -11,21 +11,24 @@ import datetime
 import json
 import platform
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from vae_lib import storage
 from vae_lib.data import fixed_binarization, load, validation_split
-from vae_lib.evaluation import active_units, encode_all, held_out_elbo, nll
+from vae_lib.evaluation import Weighed, active_units, average, encode_all, held_out_elbo, weigh
 from vae_lib.models import conv_vae
-from vae_lib.objectives import dreg
+from vae_lib.objectives import resampled_dreg
 from vae_lib.residual import residual_vae
 from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
 
 WEIGHTS = Path(__file__).with_name("weights")
+PART = 1000  # images that `measure` weighs before it writes down what it found
 
 
 class Recipe(NamedTuple):
@@ -37,10 +40,11 @@ class Recipe(NamedTuple):
 
 
 def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate):
-    """Two stages: the ELBO first, as it is cheap; then the importance-weighted bound of 5 samples."""
+    """Two stages: the ELBO first, as it is cheap; then the importance-weighted bound of 16 samples."""
     common = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
+    bound = partial(resampled_dreg, num_samples=16)
     return (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
-            dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=partial(dreg, num_samples=5), **common))
+            dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=bound, **common))
 
 
 RECIPES = {
@@ -58,7 +62,7 @@ RECIPES = {
     "twelve_minutes": Recipe(
         "the same network, meant for twelve minutes on two cores",
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=1),
-        staged(9000, 3e-3, 1500, 1e-3),
+        staged(12000, 3e-3, 2000, 1e-3),
     ),
 }
 
@@ -80,10 +84,21 @@ def pretrained(name):
 def training_log(name, seed=0):
     """The log of the run behind `pretrained(name)`, or of its run with another seed: a dict, with its history.
 
-    The history has one number an epoch, in nats; "nll" has what `measure` found, by number of samples.
+    The history has one number an epoch, in nats; "nll" has what `measure` found, by number of samples. Raises
+    ValueError for a recipe that there is not, FileNotFoundError for a seed that was not run.
     """
     recipe(name)
     return json.loads((WEIGHTS / f"{run_name(name, seed)}.json").read_text())
+
+
+def recorded_runs():
+    """The logs of all runs that were recorded, seed by seed: {(name, seed): log}, in the order of RECIPES."""
+    runs = {}
+    for path in WEIGHTS.glob("*.json"):
+        name, _, seed = path.stem.partition("-seed")
+        runs[name, int(seed or 0)] = json.loads(path.read_text())
+    names = list(RECIPES)
+    return dict(sorted(runs.items(), key=lambda run: (names.index(run[0][0]), run[0][1])))
 
 
 def run_name(name, seed):
@@ -118,7 +133,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         "about": about, "stages": [_as_json(options) for options in stages],
         "date": datetime.date.today().isoformat(), "machine": _machine(),
         "seconds_of_last_start": seconds, "resumed": resumed,
-        "parameters": sum(weights.numel() for weights in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "validation": held_out_elbo(model, fixed_binarization(validation))._asdict(),
         "test": held_out_elbo(model, test)._asdict(),
         "active_units": active_units(encode_all(model, test)[0]).sum().item(),
@@ -129,13 +144,26 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
 
 
 def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
-    """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log."""
-    model = load_weights(recipe(name).build(), _weights_path(name, seed, folder, runs))
+    """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log.
+
+    What it found for every PART images goes to `runs`, and a second start goes on from there.
+    """
+    weights = _weights_path(name, seed, folder, runs)
+    model = load_weights(recipe(name).build(), weights)
     path = Path(folder, f"{run_name(name, seed)}.json")
+    if not path.exists():  # found out before a measurement that may take an hour
+        raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
-    found = nll(model, fixed_binarization(data.test), num_samples, autocast=True)._asdict()
+    run = Path(runs, f"{run_name(name, seed)}-{zlib.crc32(weights.read_bytes()):08x}-{num_samples}")
+    parts = []
+    for i, images in enumerate(fixed_binarization(data.test).split(PART)):
+        part = run.with_name(f"{run.name}-part{i}.safetensors")
+        if not part.exists():
+            storage.write(part, weigh(model, images, num_samples, seed=i, autocast=True)._asdict())
+        parts.append(Weighed(**storage.read(part)[0]))
+    found = average(Weighed(*map(torch.cat, zip(*parts))), num_samples)._asdict()
     log = json.loads(path.read_text())
     log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
                                                            "machine": _machine()}
