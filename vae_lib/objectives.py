@@ -61,7 +61,7 @@ def dreg(model, x, num_samples, generator=None):
     """The bound of `iwae`, with the doubly reparameterized gradient for the encoder: as unbiased, less noisy.
 
     The encoder's gradient goes through z alone, times one more normalised weight; the decoder's is that of `iwae`.
-    It is the gradient of `elbo` only: that of the other two parts would be weighted too.
+    Only `elbo` and `kl` have the right gradient: that of `log_px_given_z` would be weighted too.
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.8); Tucker et al. 2019, equation 8.
     """
     mu, log_var = model.encoder(x)
@@ -75,10 +75,11 @@ def dreg(model, x, num_samples, generator=None):
 
 
 def resampled_dreg(model, x, num_samples, generator=None):
-    """The bound of `dreg`, with a gradient that goes back through one sample an image: as unbiased, far cheaper.
+    """The bound of `dreg`, with a gradient that goes back through one sample an image: as unbiased, cheaper.
 
     All samples are decoded without gradients; one is drawn with the normalised weights as probabilities, and decoded
-    again. It is the gradient of `elbo` only, as for `dreg`.
+    again: num_samples + 3 forward passes' worth of work instead of 3 * num_samples. So the decoder must give the same
+    output twice, without dropout, or batch norm in train mode. `log_px_given_z` has no gradient.
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.9), of (11.8).
     """
     mu, log_var = model.encoder(x)
@@ -87,7 +88,9 @@ def resampled_dreg(model, x, num_samples, generator=None):
         log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
         log_w = log_weights(log_px_given_z, z, mu, log_var)
         weights = log_w.softmax(0)
-        drawn = torch.multinomial(weights.T, 1, generator=generator)[:, 0], torch.arange(len(x), device=x.device)
+        # multinomial refuses nan, and the bound shows it
+        chosen = torch.multinomial(weights.nan_to_num(1.0).T, 1, generator=generator)[:, 0]
+    drawn = chosen, torch.arange(len(x), device=x.device)
     z, weight = z[drawn], weights[drawn].unsqueeze(-1)
     log_w_drawn = log_weights(model.likelihood.log_prob(x, model.decoder(z)), z, mu.detach(), log_var.detach())
     if z.requires_grad:
