@@ -173,5 +173,6 @@ def test_the_command_line(monkeypatch):
     recipes.main(["train", "conv_mnist"])
     recipes.main(["measure", "conv_mnist", "5000", "--seed", "2"])
     assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2)]
-    with pytest.raises(SystemExit):
-        recipes.main(["train", "magic"])
+    for wrong in (["train", "magic"], ["train", "conv_mnist", "500"], []):
+        with pytest.raises(SystemExit):
+            recipes.main(wrong)
