@@ -88,7 +88,7 @@ def resampled_dreg(model, x, num_samples, generator=None):
         log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
         log_w = log_weights(log_px_given_z, z, mu, log_var)
         weights = log_w.softmax(0)
-        # multinomial refuses nan, and the bound shows it
+        # multinomial raises on nan; here it shows in the bound
         chosen = torch.multinomial(weights.nan_to_num(1.0).T, 1, generator=generator)[:, 0]
     drawn = chosen, torch.arange(len(x), device=x.device)
     z, weight = z[drawn], weights[drawn].unsqueeze(-1)

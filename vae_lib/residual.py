@@ -1,4 +1,4 @@
-"""Residual convolutional networks, which the recorded recipes of page 11 train.
+"""Residual convolutional networks, which the recorded recipes of page 11 train, and page 10 looks at.
 
 Shapes and arguments are as in `models`; `channels` has one entry for each halving of the image.
 """
