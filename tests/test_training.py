@@ -173,6 +173,24 @@ def test_decay_follows_half_a_cosine_to_zero():
     assert [b - a for a, b in zip(places, places[1:])] == pytest.approx(expected, abs=1e-5)
 
 
+def test_weight_decay_shrinks_the_weights_by_the_learning_rate_of_each_step():
+    """With a gradient that never changes, Adam's step is the learning rate: a goes to a * (1 - rate * 2) + rate."""
+    places = []
+
+    def slope(model, x):
+        places.append(model.a.item())
+        return bound_of(x, model.a, model.a, 0 * model.a)
+
+    model = Toy()
+    torch.nn.init.constant_(model.a, 3.0)
+    quiet(model, GREY, steps=4, batch_size=4, learning_rate=0.1, decay=True, weight_decay=2.0, objective=slope)
+    expected = [3.0]
+    for t in range(3):
+        rate = 0.05 * (1 + math.cos(math.pi * t / 4))
+        expected.append(expected[-1] * (1 - rate * 2) + rate)
+    assert places == pytest.approx(expected, abs=1e-5)
+
+
 def test_clip_bounds_the_norm_of_the_whole_gradient():
     """Gradients (30, 40) and (0.6, 0.8), clipped to norm 1, are the same, and so are Adam's steps."""
     def moves(clip):
@@ -366,7 +384,8 @@ def test_linear_vae_reaches_the_optimum_of_probabilistic_pca():
 
 OPTIONS = {
     "plain": dict(steps=13, batch_size=8),
-    "everything": dict(steps=13, batch_size=8, warm_up=9, decay=True, clip=1.0, ema=0.9, checkpoint_every=3),
+    "everything": dict(steps=13, batch_size=8, warm_up=9, decay=True, weight_decay=0.1, clip=1.0, ema=0.9,
+                       checkpoint_every=3),
     "autocast": dict(steps=13, batch_size=8, autocast=True, ema=0.9, checkpoint_every=4),
 }
 
@@ -496,6 +515,7 @@ OTHER = {
     "output_bias=False, got output_bias=True": dict(output_bias=True),
     "warm_up=0, got warm_up=5": dict(warm_up=5),
     "decay=False, got decay=over 10 steps": dict(decay=True),
+    "weight_decay=0.0, got weight_decay=0.1": dict(weight_decay=0.1),
     "clip=None, got clip=1.0": dict(clip=1.0),
     "ema=None, got ema=0.9": dict(ema=0.9),
     "autocast=False, got autocast=True": dict(autocast=True),
@@ -627,6 +647,7 @@ def test_fit_refuses_other_images(images, error, message):
     ("learning_rate", [0, -1e-3, math.inf, math.nan, None, "fast"], "a positive finite number"),
     ("seed", [-1, 0.5, None], "an integer, 0 or more"),
     ("warm_up", [-1, 0.5, None], "an integer, 0 or more"),
+    ("weight_decay", [-1, math.nan, math.inf, None], "0 or a positive finite number"),
     ("clip", [0, -1, math.nan, math.inf, "1"], "None or a positive finite number"),
     ("ema", [0, 1, 1.5, math.nan, "0.9"], "None or a number between 0 and 1"),
     ("checkpoint_every", [0, -1, 2.5], "None or a positive integer"),

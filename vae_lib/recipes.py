@@ -29,6 +29,7 @@ from vae_lib.training import fit
 
 WEIGHTS = Path(__file__).with_name("weights")
 PART = 1000  # images that `measure` weighs before it writes down what it found
+DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it decodes at a time
 
 
 class Recipe(NamedTuple):
@@ -151,10 +152,12 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
 def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log.
 
-    What it found for every PART images goes to `runs`, and a second start goes on from there.
+    What it found for every PART images goes to `runs`, and a second start goes on from there. Like `fit`, it works on
+    a GPU if CUDA finds one; the log says on which machine.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = _weights_path(name, seed, folder, runs)
-    model = load_weights(recipe(name).build(), weights)
+    model = load_weights(recipe(name).build(), weights).to(device)
     path = Path(folder, f"{run_name(name, seed)}.json")
     if not path.exists():  # found out before a measurement that may take an hour
         raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
@@ -166,7 +169,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")
         if not part.exists():
-            storage.write(part, weigh(model, images, num_samples, seed=i, autocast=True)._asdict())
+            storage.write(part, weigh(model, images, num_samples, DECODED[device], seed=i, autocast=True)._asdict())
         parts.append(Weighed(**storage.read(part)[0]))
     found = average(Weighed(*map(torch.cat, zip(*parts))), num_samples)._asdict()
     log = json.loads(path.read_text())
@@ -181,7 +184,8 @@ def _weights_path(name, seed, folder, runs):
 
 
 def _machine():
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name() if torch.cuda.is_available() else cpu}, torch {torch.__version__}"
 
 
 def _as_json(options):

@@ -20,36 +20,38 @@ from vae_lib.objectives import Bound, elbo
 
 
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
-        output_bias=False, warm_up=0, decay=False, clip=None, ema=None, autocast=False, device=None,
+        output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, autocast=False, device=None,
         checkpoint=None, resume=False, checkpoint_every=None, progress=True):
     """Maximise the mean of objective(model, x).elbo over images x by Adam, in place; return the history.
 
-    images      uint8 (N, C, H, W): drawn anew as binary pixels for each batch or, with binarized=False,
-                scaled to [0, 1]; float (N, C, H, W): used as they stand
-    steps       optimiser steps; N // batch_size of them, an epoch, go through the images in a new order
-    seed        seeds everything random, with the number of the epoch; the caller's random state is left alone
-    objective   (model, x) -> Bound
-    output_bias whether the decoder's last bias starts at the logit of the mean image (of its mean, for a
-                convolution): without z, a Bernoulli then predicts what is predictable without it
-    warm_up     steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
-    decay       whether the learning rate falls to zero, along half a cosine
-    clip        largest norm of the gradient
-    ema         leaves an average over all steps in the model, of its weights and batch-norm statistics: those
-                after step t count in proportion to ema ** -t, those before the first step for nothing
-    autocast    whether networks compute in bfloat16; weights, likelihood and KL stay float32
-    device      where to train, by default CUDA if there is any; the model then returns to where it was
-    checkpoint  file to write every `checkpoint_every` steps (default: an epoch) and at the end
-    resume      whether to go on from the checkpoint if it exists: to the same bits as without interruption,
-                on a CPU with as many threads; `steps` may have grown, unless there is `decay`
+    images       uint8 (N, C, H, W): drawn anew as binary pixels for each batch or, with binarized=False,
+                 scaled to [0, 1]; float (N, C, H, W): used as they stand
+    steps        optimiser steps; N // batch_size of them, an epoch, go through the images in a new order
+    seed         seeds everything random, with the number of the epoch; the caller's random state is left alone
+    objective    (model, x) -> Bound
+    output_bias  whether the decoder's last bias starts at the logit of the mean image (of its mean, for a
+                 convolution): without z, a Bernoulli then predicts what is predictable without it
+    warm_up      steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
+    decay        whether the learning rate falls to zero, along half a cosine
+    weight_decay before a step, all weights shrink by the factor 1 - learning rate * weight_decay (AdamW)
+    clip         largest norm of the gradient
+    ema          leaves an average over all steps in the model, of its weights and batch-norm statistics: those
+                 after step t count in proportion to ema ** -t, those before the first step for nothing
+    autocast     whether networks compute in bfloat16; weights, likelihood and KL stay float32
+    device       where to train, by default CUDA if there is any; the model then returns to where it was
+    checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end
+    resume       whether to go on from the checkpoint if it exists: to the same bits as without interruption,
+                 on a CPU with as many threads; `steps` may have grown, unless there is `decay`
 
     Returns {"elbo": [...], "log_px_given_z": [...], "kl": [...]}, means over the batch of each step, in nats.
     The model is left in eval mode. Raises TypeError or ValueError for arguments that do not fit and for a
     checkpoint that is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked;
     FloatingPointError, naming step and term, for a bound that is not finite: the last checkpoint stays.
-    Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015.
+    Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019, algorithm 2.
     """
     _check_inputs(images, model)
-    _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, clip, ema, checkpoint_every)
+    _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
+                   checkpoint_every)
     home = next(model.parameters()).device
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type not in ("cpu", "cuda"):
@@ -57,15 +59,15 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     settings = {
         "images": _fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
         "binarized": binarized, "seed": seed, "objective": re.sub(" at 0x[0-9a-fA-F]+", "", repr(objective)),
-        "output_bias": output_bias, "warm_up": warm_up, "decay": decay and f"over {steps} steps", "clip": clip,
-        "ema": ema, "autocast": autocast, "device": device.type,
+        "output_bias": output_bias, "warm_up": warm_up, "decay": decay and f"over {steps} steps",
+        "weight_decay": weight_decay, "clip": clip, "ema": ema, "autocast": autocast, "device": device.type,
     }
     save_every = checkpoint_every or len(images) // batch_size
     history, pending = {name: [] for name in Bound._fields}, []
     with ExitStack() as stack:
         stack.callback(lambda: model.to(home, memory_format=torch.contiguous_format).eval())
         model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
-        optimizer, averages, tensors = _prepare(model, learning_rate, ema)
+        optimizer, averages, tensors = _prepare(model, learning_rate, weight_decay, ema)
         current = [tensors[f"model.{name}"] for name in averages]
         random_state = _resume(checkpoint, resume, steps, settings, tensors, history)
         start = len(history["elbo"])
@@ -138,7 +140,8 @@ def _check_inputs(images, model):
         raise ValueError("model: wanted weights that require gradients, got none")
 
 
-def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, clip, ema, checkpoint_every):
+def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
+                   checkpoint_every):
     """Refuse numbers that make no sense: a ValueError names the argument."""
     def whole(value, low, high=math.inf):
         return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
@@ -154,6 +157,8 @@ def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, 
         ("learning_rate", learning_rate, between(learning_rate, 0, math.inf), "a positive finite number"),
         ("seed", seed, whole(seed, 0), "an integer, 0 or more"),
         ("warm_up", warm_up, whole(warm_up, 0), "an integer, 0 or more"),
+        ("weight_decay", weight_decay, weight_decay == 0 or between(weight_decay, 0, math.inf),
+         "0 or a positive finite number"),
         ("clip", clip, clip is None or between(clip, 0, math.inf), "None or a positive finite number"),
         ("ema", ema, ema is None or between(ema, 0, 1), "None or a number between 0 and 1"),
         ("checkpoint_every", every, every is None or whole(every, 1), "None or a positive integer"),
@@ -178,16 +183,16 @@ def _fingerprint(images):
     return f"{images.dtype} {tuple(images.shape)} {zlib.crc32(some):08x}"
 
 
-def _prepare(model, learning_rate, ema):
-    """Adam; the averages by name (none without `ema`); and by name all live tensors of a checkpoint."""
+def _prepare(model, learning_rate, weight_decay, ema):
+    """AdamW; the averages by name (none without `ema`); and by name all live tensors of a checkpoint."""
     state = model.state_dict()
     tensors = {f"model.{name}": value for name, value in state.items()}
     averages = {name: value.clone() for name, value in state.items()
                 if ema is not None and value.is_floating_point()}
     tensors |= {f"average.{name}": value for name, value in averages.items()}
     trained = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-    optimizer = torch.optim.Adam(trained.values(), learning_rate, fused=True)
-    for name, weights in trained.items():  # as Adam would set it up in its first step; here, to be read into
+    optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=weight_decay, fused=True)
+    for name, weights in trained.items():  # as AdamW would set it up in its first step; here, to be read into
         optimizer.state[weights] = {
             "step": torch.zeros((), device=weights.device),
             "exp_avg": torch.zeros_like(weights),
