@@ -1,5 +1,6 @@
 """The shipped weights are those of the recorded recipes, and are as good as their logs say."""
 
+import platform
 from functools import partial
 
 import pytest
@@ -16,14 +17,19 @@ from vae_lib.training import fit
 each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
 
 
-@each_recipe
-def test_the_log_is_that_of_the_recipe(name):
-    log, recipe = recipes.training_log(name), recipes.recipe(name)
-    assert log["stages"] == [recipes._as_json(options) for options in recipe.stages] and log["about"] == recipe.about
+@pytest.mark.parametrize("name, seed", dict.fromkeys([*((name, 0) for name in recipes.RECIPES),
+                                                      *recipes.recorded_runs()]))
+def test_the_log_is_that_of_the_recipe(name, seed):
+    log, recipe = recipes.training_log(name, seed), recipes.recipe(name)
+    assert log["stages"] == [recipes._as_json(options | {"seed": seed}) for options in recipe.stages]
+    assert log["about"] == recipe.about
     assert log["parameters"] == sum(weights.numel() for weights in recipe.build().parameters())
     epochs = sum(options["steps"] // (50_000 // options["batch_size"]) for options in recipe.stages)
     assert {len(values) for values in log["history"].values()} == {epochs}
     assert log["history"]["elbo"][-1] > log["history"]["elbo"][0]
+    for num_samples, found in log.get("nll", {}).items():
+        assert found["num_samples"] == int(num_samples) and found["machine"]
+        assert -found["elbo"] == pytest.approx(-log["test"]["elbo"], abs=0.3) and -found["elbo"] > found["nll"]
 
 
 @each_recipe
@@ -64,6 +70,7 @@ def small(tmp_path, monkeypatch):
               dict(steps=7, batch_size=32, seed=0, objective=partial(dreg, num_samples=3), progress=False))
     monkeypatch.setitem(recipes.RECIPES, "small", recipes.Recipe("a test", build, stages))
     monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return dict(folder=tmp_path, runs=tmp_path / "runs")
 
 
@@ -137,6 +144,28 @@ def test_measure_joins_parts_and_goes_on_after_a_cut(small, monkeypatch):
     assert calls == [0, 1, 2, 2] and len(log_px) == 50
     assert found["nll"] == pytest.approx(-log_px.mean().item())
     assert found["stderr"] == pytest.approx(log_px.std().item() / 50**0.5)
+
+
+def test_measure_uses_a_gpu_and_the_log_says_so(small, monkeypatch):
+    """Parts that came from a CPU are not taken for the GPU's."""
+    recipes.train("small", **small)
+    moves, decoded = [], []
+
+    def counted(model, x, num_samples, batch_size, **options):
+        decoded.append(batch_size)
+        return weigh(model, x, num_samples, batch_size, **options)
+
+    monkeypatch.setattr(recipes, "weigh", counted)
+    recipes.measure("small", 5, **small)
+    on_cpu = recipes.training_log("small")["nll"]["5"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA X")
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *where, **options: moves.extend(where) or self)
+    recipes.measure("small", 5, **small)
+    on_gpu = recipes.training_log("small")["nll"]["5"]
+    assert moves == ["cuda"] and decoded == [500, 10_000]
+    assert on_cpu["machine"].startswith(f"{platform.machine()}, {torch.get_num_threads()} threads, torch ")
+    assert on_gpu["machine"] == f"NVIDIA X, torch {torch.__version__}"
 
 
 def test_measure_does_not_take_other_weights_parts(small):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
+from vae_lib import storage
 from vae_lib.decoders import Gaussian
 from vae_lib.models import conv_vae, dense_vae
 from vae_lib.objectives import Bound, elbo
@@ -537,6 +538,15 @@ def test_resume_refuses_other_settings(tmp_path, message):
     assert path.read_bytes() == stored
 
 
+def test_resume_takes_files_older_than_weight_decay(tmp_path):
+    options = dict(batch_size=8, checkpoint=tmp_path / "run", resume=True)
+    quiet(small_vae(), GREY, steps=5, **options)
+    tensors, settings = storage.read(tmp_path / "run")
+    del settings["weight_decay"]
+    storage.write(tmp_path / "run", tensors, settings)
+    assert len(quiet(small_vae(), GREY, steps=7, **options)["elbo"]) == 7
+
+
 def test_decay_holds_for_the_number_of_steps_it_began_with(tmp_path):
     quiet(small_vae(), GREY, steps=5, batch_size=8, checkpoint=tmp_path / "run", decay=True)
     with pytest.raises(ValueError, match="decay=over 5 steps, got decay=over 10 steps"):
@@ -647,7 +657,7 @@ def test_fit_refuses_other_images(images, error, message):
     ("learning_rate", [0, -1e-3, math.inf, math.nan, None, "fast"], "a positive finite number"),
     ("seed", [-1, 0.5, None], "an integer, 0 or more"),
     ("warm_up", [-1, 0.5, None], "an integer, 0 or more"),
-    ("weight_decay", [-1, math.nan, math.inf, None], "0 or a positive finite number"),
+    ("weight_decay", [-1, math.nan, math.inf, None, "0"], "a finite number, 0 or more"),
     ("clip", [0, -1, math.nan, math.inf, "1"], "None or a positive finite number"),
     ("ema", [0, 1, 1.5, math.nan, "0.9"], "None or a number between 0 and 1"),
     ("checkpoint_every", [0, -1, 2.5], "None or a positive integer"),

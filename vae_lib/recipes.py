@@ -152,8 +152,8 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
 def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log.
 
-    What it found for every PART images goes to `runs`, and a second start goes on from there. Like `fit`, it works on
-    a GPU if CUDA finds one; the log says on which machine.
+    What it found for every PART images goes to `runs`, and a second start on such a device goes on from there. Like
+    `fit`, it works on a GPU if CUDA finds one, with other draws than on a CPU; the log says on which machine.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = _weights_path(name, seed, folder, runs)
@@ -164,7 +164,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
-    run = Path(runs, f"{run_name(name, seed)}-{zlib.crc32(weights.read_bytes()):08x}-{num_samples}")
+    run = Path(runs, f"{run_name(name, seed)}-{zlib.crc32(weights.read_bytes()):08x}-{num_samples}-{device}")
     parts = []
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")

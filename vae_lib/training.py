@@ -33,7 +33,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                  convolution): without z, a Bernoulli then predicts what is predictable without it
     warm_up      steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
     decay        whether the learning rate falls to zero, along half a cosine
-    weight_decay before a step, all weights shrink by the factor 1 - learning rate * weight_decay (AdamW)
+    weight_decay before a step, all weights shrink by the factor 1 - learning rate * weight_decay, as in AdamW
     clip         largest norm of the gradient
     ema          leaves an average over all steps in the model, of its weights and batch-norm statistics: those
                  after step t count in proportion to ema ** -t, those before the first step for nothing
@@ -47,7 +47,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     The model is left in eval mode. Raises TypeError or ValueError for arguments that do not fit and for a
     checkpoint that is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked;
     FloatingPointError, naming step and term, for a bound that is not finite: the last checkpoint stays.
-    Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019, algorithm 2.
+    Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019.
     """
     _check_inputs(images, model)
     _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
@@ -157,8 +157,8 @@ def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, 
         ("learning_rate", learning_rate, between(learning_rate, 0, math.inf), "a positive finite number"),
         ("seed", seed, whole(seed, 0), "an integer, 0 or more"),
         ("warm_up", warm_up, whole(warm_up, 0), "an integer, 0 or more"),
-        ("weight_decay", weight_decay, weight_decay == 0 or between(weight_decay, 0, math.inf),
-         "0 or a positive finite number"),
+        ("weight_decay", weight_decay, isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf,
+         "a finite number, 0 or more"),
         ("clip", clip, clip is None or between(clip, 0, math.inf), "None or a positive finite number"),
         ("ema", ema, ema is None or between(ema, 0, 1), "None or a number between 0 and 1"),
         ("checkpoint_every", every, every is None or whole(every, 1), "None or a positive integer"),
@@ -243,6 +243,7 @@ def _resume(path, resume, steps, settings, tensors, history):
     found, saved = storage.read(path)
     if not saved:
         raise ValueError(f"checkpoint: {path} was not written by fit")
+    saved.setdefault("weight_decay", 0.0)  # files older than this argument
     for name, value in settings.items():
         if saved.get(name) != value:
             raise ValueError(f"resume: {path} was written with {name}={saved.get(name)}, got {name}={value}")
