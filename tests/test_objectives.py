@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from scipy.integrate import quad
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.exact import LinearGaussian
 from vae_lib.gaussian import kl_to_standard_normal
+from vae_lib.models import conv_vae
 from vae_lib.objectives import (
     article_loss,
     averaged_elbo,
@@ -22,7 +23,9 @@ from vae_lib.objectives import (
     log_weights,
     reconstruction,
     resampled_dreg,
+    sleep_phase,
 )
+from vae_lib.training import fit
 
 X = torch.bernoulli(torch.full((9, 1, 4, 4), 0.4, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
 
@@ -247,3 +250,61 @@ def test_a_decoder_that_yields_nan_gives_a_bound_that_is_nan(objective):
         model.weight[0] = torch.nan
     bound = objective(model, linear_data(2), 3)
     assert bound.elbo.isnan().all() and bound.log_px_given_z.isnan().all()
+
+
+def test_sleep_phase_is_the_encoders_density_at_the_latents_of_the_models_own_images():
+    """Its mean in closed form: minus the posterior's entropy, less KL(posterior || q), the same for each image."""
+    model = LinearVAE(shift=0.3, widen=0.5)
+    model.latent_dim = WIDTH
+    bound = sleep_phase(model, X[:1].expand(50_000, 1, 4, 4), torch.Generator().manual_seed(0))
+    mu, covariance = LINEAR.posterior(torch.zeros(1, 16, dtype=torch.float64))
+    posterior = MultivariateNormal(mu, covariance)
+    q = Independent(Normal(mu + 0.3, (covariance.diagonal() * math.exp(0.5)).sqrt().expand_as(mu)), 1)
+    exact = -posterior.entropy() - kl_divergence(posterior, MultivariateNormal(q.mean, q.variance.diag_embed()))
+    assert bound.elbo.shape == (50_000,)
+    assert abs(bound.elbo.mean() - exact).item() < 4 * bound.elbo.std().item() / 50_000**0.5
+    assert torch.equal(bound.elbo, bound.log_px_given_z) and not bound.kl.any()
+
+
+def test_sleep_phase_repeats_with_its_generator_and_teaches_the_encoder_alone():
+    values = []
+    for seed in (0, 0, 1):
+        model = conv_vae((1, 16, 16), (4, 8), 3).train()
+        before = {name: value.clone() for name, value in model.decoder.state_dict().items()}
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            for weights in model.parameters():
+                torch.nn.init.normal_(weights, std=0.3)
+        values.append(sleep_phase(model, torch.zeros(6, 1, 16, 16), torch.Generator().manual_seed(seed)).elbo)
+        values[-1].sum().backward()
+        assert all(weights.grad is None for weights in model.decoder.parameters()) and model.decoder.training
+        assert all(torch.equal(before[name], value) for name, value in model.decoder.state_dict().items()
+                   if "running" in name or "num_batches" in name)
+        assert all(weights.grad is not None for weights in model.encoder.parameters())
+        assert model.encoder.stages[0][1].num_batches_tracked == 1
+    model.eval()
+    sleep_phase(model, torch.zeros(6, 1, 16, 16))
+    assert not model.training and model.encoder.stages[0][1].num_batches_tracked == 1
+    assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+
+
+def test_sleep_phase_makes_q_cover_the_posterior():
+    """The best diagonal q of this objective has the posterior's mean and marginal variances: no gradient there."""
+    model = LinearVAE()
+    model.latent_dim = WIDTH
+    bound = sleep_phase(model, X[:1].expand(50_000, 1, 4, 4), torch.Generator().manual_seed(0)).elbo
+    gradients = torch.cat(torch.autograd.grad(bound.mean(), (model.shift, model.widen)))
+    # by mu: (z - mu) / variance, with variance 1 / variance; by log variance: (t**2 - 1) / 2, with variance 1/2
+    _, covariance = LINEAR.posterior(torch.zeros(1, 16, dtype=torch.float64))
+    stderr = torch.cat([covariance.diagonal() ** -0.5, torch.full((3,), 0.5**0.5)]) / 50_000**0.5
+    assert (gradients.abs() < 4 * stderr).all()
+
+
+def test_fitting_to_a_sleep_phase_leaves_the_decoder_to_the_bit():
+    model = conv_vae((1, 16, 16), (4, 8), 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    fit(model, images, steps=7, batch_size=8, objective=sleep_phase, weight_decay=1.0, ema=0.9, clip=1.0, decay=True,
+        autocast=True, progress=False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("decoder"), name

@@ -5,7 +5,6 @@ Random draws come from generators of their own: one seed gives one result, and t
 """
 
 import math
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from vae_lib.decoders import Bernoulli
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.models import AE
+from vae_lib.models import AE, evaluating
 from vae_lib.objectives import elbo, log_weights, sample_posterior
 
 
@@ -79,7 +78,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0):
     device = next(model.parameters(), x).device
     generator = torch.Generator(device).manual_seed(seed)
     parts = []
-    with _evaluating(model):
+    with evaluating(model):
         for images in x.split(batch_size):
             bounds = [torch.stack(elbo(model, images.to(device), generator)) for _ in range(num_samples)]
             parts.append(torch.stack(bounds).double().mean(0))
@@ -120,7 +119,7 @@ def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, pro
     results = []
     model.to(memory_format=torch.channels_last)  # convolutions are faster so
     try:
-        with _evaluating(model), tqdm(total=len(x), disable=not progress, unit="images") as bar:
+        with evaluating(model), tqdm(total=len(x), disable=not progress, unit="images") as bar:
             for images in x.split(batch_size // samples_at_once):
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                     results.append(_weigh(model, images.to(device), num_samples, samples_at_once, generator))
@@ -157,7 +156,7 @@ def encode_all(model, x, batch_size=500):
     _check_images(model, x)
     _check_counts(batch_size=batch_size)
     device = next(model.parameters(), x).device
-    with _evaluating(model):
+    with evaluating(model):
         outputs = [model.encoder(images.to(device)) for images in x.split(batch_size)]
     mu, log_var = (torch.cat(output).to(x.device) for output in zip(*outputs, strict=True))
     _refuse_nan(mu=mu, log_var=log_var)
@@ -225,19 +224,6 @@ def active_units(mu, threshold=0.01):
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold: wanted a finite number, 0 or more, got {threshold!r}")
     return mu.double().var(0) > threshold
-
-
-@contextmanager
-def _evaluating(model):
-    """Evaluation mode and no gradients inside; afterwards each part of the model is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _refuse_nan(**results):

@@ -5,11 +5,13 @@ Images are floats of shape (batch, C, H, W); latents have shape (..., latent_dim
 """
 
 import math
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from itertools import pairwise
 from numbers import Integral
 
+import torch
 from torch import nn
 
 from vae_lib.decoders import Bernoulli, Gaussian
@@ -275,3 +277,16 @@ def article_conv_vae(image_shape=(1, 64, 64), latent_dim=128):
 def article_dense_vae(image_shape=(1, 64, 64), latent_dim=32):
     """The article's fully connected network, without any activation (kept: page 07), and variance 1/2."""
     return dense_vae(image_shape, (512, 256), latent_dim, activation=None, likelihood=Gaussian(0.5))
+
+
+@contextmanager
+def evaluating(model):
+    """Evaluation mode and no gradients inside; afterwards each part of the model is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

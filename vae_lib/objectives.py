@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.models import evaluating
 
 
 class Bound(NamedTuple):
@@ -97,6 +98,21 @@ def resampled_dreg(model, x, num_samples, generator=None):
         z.register_hook(lambda gradient: weight * gradient)
     bound = log_mean_exp(log_w) + (log_w_drawn - log_w_drawn.detach())
     return Bound(bound, log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
+
+
+def sleep_phase(model, x, generator=None):
+    """log q(z|x') of as many pairs as there are images x, each drawn by the model: z ~ p(z), then x' ~ p(x'|z).
+
+    It teaches the encoder alone, with images that never repeat. The decoder draws in eval mode and gets no gradient,
+    so p(x) stays what it was. Of x only the number of images counts, their type and where they are.
+    It has the form of a Bound, so that `fit` can train it, but bounds no log p(x); `kl` is zero.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.10); Hinton, Dayan, Frey & Neal 1995.
+    """
+    with evaluating(model):
+        z = torch.randn(len(x), model.latent_dim, generator=generator, dtype=x.dtype, device=x.device)
+        drawn = model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
+    log_qz_given_x = log_normal(z, *model.encoder(drawn))
+    return Bound(log_qz_given_x, log_qz_given_x, torch.zeros_like(log_qz_given_x))
 
 
 def sample_posterior(mu, log_var, num_samples, generator=None):

@@ -22,7 +22,7 @@ from vae_lib import storage
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import Weighed, active_units, average, encode_all, held_out_elbo, weigh
 from vae_lib.models import conv_vae
-from vae_lib.objectives import resampled_dreg
+from vae_lib.objectives import resampled_dreg, sleep_phase
 from vae_lib.residual import residual_vae
 from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
@@ -40,12 +40,14 @@ class Recipe(NamedTuple):
     stages: tuple
 
 
-def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate, **options):
-    """Two stages: the ELBO first, as it is cheap; then the importance-weighted bound of 16 samples."""
+def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate, sleep_steps=0, **options):
+    """The ELBO first, as it is cheap; then the bound of 16 samples; a last stage may train the encoder alone."""
     common = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True, **options)
     bound = partial(resampled_dreg, num_samples=16)
-    return (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
-            dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=bound, **common))
+    stages = (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
+              dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=bound, **common))
+    sleep = dict(steps=sleep_steps, learning_rate=1e-3, objective=sleep_phase, **common)
+    return (*stages, sleep) if sleep_steps else stages
 
 
 RECIPES = {
@@ -75,6 +77,11 @@ RECIPES = {
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
         staged(13000, 2e-3, 11000, 1.5e-3, weight_decay=0.1),
     ),
+    "seventy_five_minutes_slept": Recipe(
+        "the same, then two minutes for the encoder alone",
+        partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
+        staged(13000, 2e-3, 11000, 1.5e-3, sleep_steps=3000, weight_decay=0.1),
+    ),
 }
 
 
@@ -95,8 +102,9 @@ def pretrained(name):
 def training_log(name, seed=0):
     """The log of the run behind `pretrained(name)`, or of its run with another seed: a dict, with its history.
 
-    The history has one number an epoch, in nats; "nll" has what `measure` found, by number of samples. Raises
-    ValueError for a recipe that there is not, FileNotFoundError for a seed that was not run.
+    The history has one number an epoch, in nats, of what each stage's objective returned; "nll" has what `measure`
+    found, by number of samples. Raises ValueError for a recipe that there is not, FileNotFoundError for a seed that
+    was not run.
     """
     recipe(name)
     return json.loads((WEIGHTS / f"{run_name(name, seed)}.json").read_text())
@@ -195,8 +203,10 @@ def _machine():
 
 def _as_json(options):
     """The arguments of a fit as the log has them: an objective by its name and arguments."""
-    objective = options.get("objective")
-    return options | ({"objective": objective.func.__name__, **objective.keywords} if objective else {})
+    if "objective" not in options:
+        return options
+    objective = partial(options["objective"])  # of a partial, the same
+    return options | {"objective": objective.func.__name__, **objective.keywords}
 
 
 def _write_log(log, name, seed, folder):

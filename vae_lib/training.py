@@ -33,7 +33,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                  convolution): without z, a Bernoulli then predicts what is predictable without it
     warm_up      steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
     decay        whether the learning rate falls to zero, along half a cosine
-    weight_decay before a step, all weights shrink by the factor 1 - learning rate * weight_decay, as in AdamW
+    weight_decay before a step, weights with a gradient shrink by 1 - learning rate * weight_decay, as in AdamW
     clip         largest norm of the gradient
     ema          leaves an average over all steps in the model, of its weights and batch-norm statistics: those
                  after step t count in proportion to ema ** -t, those before the first step for nothing
