@@ -26,7 +26,8 @@ def test_the_log_is_that_of_the_recipe(name, seed):
     assert log["parameters"] == sum(weights.numel() for weights in recipe.build().parameters())
     epochs = sum(options["steps"] // (50_000 // options["batch_size"]) for options in recipe.stages)
     assert {len(values) for values in log["history"].values()} == {epochs}
-    length = recipe.stages[0]["steps"] // (50_000 // recipe.stages[0]["batch_size"])  # later stages have other objectives
+    # later stages have other objectives
+    length = recipe.stages[0]["steps"] // (50_000 // recipe.stages[0]["batch_size"])
     assert log["history"]["elbo"][length - 1] > log["history"]["elbo"][0]
     for num_samples, found in log.get("nll", {}).items():
         assert found["num_samples"] == int(num_samples) and found["machine"]
