@@ -9,7 +9,14 @@ from scipy.integrate import dblquad, quad
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 from torch import nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
 
 from vae_lib import evaluation
 from vae_lib.decoders import Bernoulli, Gaussian
@@ -185,7 +192,7 @@ def test_held_out_elbo_refuses(options, error, message):
 def test_a_model_that_has_diverged_gives_no_measurement(function):
     model = affine_vae()
     model.to_mu.weight.data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="is not finite: the model has diverged"):
+    with pytest.raises(FloatingPointError, match="is not finite: the model or its prior has diverged"):
         function(model, BINARY)
 
 
@@ -481,6 +488,96 @@ def test_nll_stays_small_however_many_samples():
     sizes = []
     nll(model, X[:2], num_samples=3000, progress=False)
     assert max(sizes) == 500 * 2
+
+
+def with_a_gaussian_prior():
+    """A linear-Gaussian VAE with the prior N(m, C), and its exact density of images, N(Wm + b, WCW' + s2 I)."""
+    model, exact = exact_vae(shift=0.2, widen=1.0)
+    factor = torch.tensor([[0.9, 0.0], [0.4, 0.7]], dtype=torch.float64)
+    prior = MultivariateNormal(torch.tensor([0.5, -0.3], dtype=torch.float64), scale_tril=factor)
+    mean = exact.weight @ prior.mean + model.to_output.bias.detach()
+    covariance = exact.weight @ prior.covariance_matrix @ exact.weight.T + LIKELIHOOD.variance * torch.eye(6)
+    return model, prior, MultivariateNormal(mean, covariance.double())
+
+
+def test_nll_with_another_prior_converges_to_its_exact_likelihood_and_elbo():
+    model, prior, exact = with_a_gaussian_prior()
+    found, plain = (nll(model, X, 4000, progress=False, prior=density) for density in (prior, None))
+    log_px = exact.log_prob(X.flatten(1))
+    assert abs(found.nll + log_px.mean().item()) < 0.02 and abs(plain.nll - found.nll) > 0.3
+    mu, log_var = model.encoder(X)
+    q = MultivariateNormal(mu, log_var.exp().diag_embed())
+    kl = kl_divergence(q, MultivariateNormal(prior.mean, prior.covariance_matrix)).mean().item()
+    assert abs(found.kl - kl) < 0.03 and found.log_px_given_z == plain.log_px_given_z
+    assert found.elbo == pytest.approx(found.log_px_given_z - found.kl)
+
+
+def test_held_out_elbo_with_another_prior_has_its_kl():
+    model, prior, _ = with_a_gaussian_prior()
+    found, plain = (held_out_elbo(model, X, 3000, batch_size=7, prior=density) for density in (prior, None))
+    mu, log_var = model.encoder(X)
+    q = MultivariateNormal(mu, log_var.exp().diag_embed())
+    kl = kl_divergence(q, MultivariateNormal(prior.mean, prior.covariance_matrix)).mean().item()
+    assert abs(found.kl - kl) < 0.01 and abs(plain.kl - kl) > 0.05
+    assert found.elbo == pytest.approx(found.log_px_given_z - found.kl)
+    assert found.log_px_given_z == plain.log_px_given_z
+
+
+def test_held_out_elbo_takes_the_prior_at_the_draws_of_z():
+    """The gain is the log ratio at the latents that were decoded."""
+    model, prior, _ = with_a_gaussian_prior()
+    decoded, decode = [], model.decoder
+    model.decoder = lambda z: decoded.append(z) or decode(z)
+    found, plain = (held_out_elbo(model, X, batch_size=20, prior=density) for density in (prior, None))
+    z = torch.cat(decoded[:3])
+    normal = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    gain = (prior.log_prob(z) - normal.log_prob(z)).mean().item()
+    assert found.elbo - plain.elbo == pytest.approx(gain, abs=1e-10) and abs(gain) > 1e-3
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, nll])
+def test_a_prior_is_in_evaluation_mode_and_gets_its_mode_back(function):
+    class Prior(nn.Module):
+        def log_prob(self, z):
+            modes.append(self.training)
+            return Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z)
+
+    model, modes, prior = exact_vae()[0], [], Prior().train()
+    function(model, X, 2, prior=prior)
+    assert modes and not any(modes) and prior.training
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, nll])
+def test_a_prior_of_another_shape_is_refused(function):
+    with pytest.raises(ValueError, match=r"prior: wanted log_prob to turn shape \(.*50, 2\) into"):
+        function(exact_vae()[0], X, 1, prior=Normal(0.0, 1.0))
+
+
+def test_the_standard_normal_as_a_prior_changes_nothing():
+    model, _ = exact_vae(shift=0.2)
+    normal = Independent(Normal(torch.zeros(2).double(), torch.ones(2).double()), 1)
+    assert nll(model, X, 5, progress=False, prior=normal) == pytest.approx(nll(model, X, 5, progress=False), abs=1e-12)
+    assert held_out_elbo(model, X, prior=normal) == pytest.approx(held_out_elbo(model, X), abs=1e-12)
+
+
+def test_a_prior_computes_in_the_precision_of_the_latents_under_autocast():
+    seen = []
+
+    class Recorded(nn.Linear):
+        def log_prob(self, z):
+            seen.append(self(z).dtype)
+            return Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z)
+
+    model = residual_vae((1, 4, 4), channels=(3,), latent_dim=2)
+    nll(model, (normals(6, 1, 4, 4) > 0).float(), 2, autocast=True, progress=False, prior=Recorded(2, 2))
+    assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, nll])
+@pytest.mark.parametrize("prior", ["N(0, I)", Normal])
+def test_a_prior_that_is_no_density_is_refused(function, prior):
+    with pytest.raises(TypeError, match="prior: wanted a density with a method log_prob"):
+        function(exact_vae()[0], X, prior=prior)
 
 
 def test_nll_shows_its_progress(capsys):

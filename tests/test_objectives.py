@@ -11,6 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.exact import LinearGaussian
+from vae_lib.flow import RealNVP
 from vae_lib.gaussian import kl_to_standard_normal
 from vae_lib.models import conv_vae
 from vae_lib.objectives import (
@@ -18,6 +19,7 @@ from vae_lib.objectives import (
     averaged_elbo,
     dreg,
     elbo,
+    ex_post,
     iwae,
     log_mean_exp,
     log_weights,
@@ -308,3 +310,33 @@ def test_fitting_to_a_sleep_phase_leaves_the_decoder_to_the_bit():
         autocast=True, progress=False)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("decoder"), name
+
+
+def test_ex_post_is_the_mean_log_density_of_the_prior_under_the_encoder():
+    """Its mean is minus the cross-entropy of two Gaussians: minus the entropy of q, less KL(q || r)."""
+    model = LinearVAE(shift=0.3, widen=0.5)
+    prior = MultivariateNormal(torch.full((WIDTH,), 0.2).double(), (1 + torch.arange(WIDTH)).double().diag())
+    bound = ex_post(prior, X[:1].expand(50_000, 1, 4, 4), model, generator=torch.Generator().manual_seed(0))
+    mu, log_var = (part[0].detach() for part in model.encoder(X[:1]))
+    q = MultivariateNormal(mu, log_var.exp().diag())
+    exact = -q.entropy() - kl_divergence(q, prior)
+    assert bound.elbo.shape == (50_000,)
+    assert abs(bound.elbo.mean() - exact).item() < 4 * bound.elbo.std().item() / 50_000**0.5
+    assert torch.equal(bound.elbo, bound.log_px_given_z) and not bound.kl.any()
+    averaged = ex_post(prior, X[:1].expand(10_000, 1, 4, 4), model, 4, torch.Generator().manual_seed(1)).elbo
+    assert averaged.std().item() == pytest.approx(bound.elbo.std().item() / 2, rel=0.05)
+
+
+def test_ex_post_teaches_the_prior_alone_by_fit_and_repeats_with_its_generator():
+    torch.manual_seed(0)
+    model, prior = conv_vae((1, 16, 16), (4, 8), 4).train(), RealNVP(4, hidden=8, couplings=2)
+    model.encoder.to_mu.bias.data += 1  # away from N(0, I), which a new flow is
+    x = torch.rand(64, 1, 16, 16)
+    values = [ex_post(prior, x, model, 3, torch.Generator().manual_seed(seed)).elbo for seed in (0, 0, 1)]
+    assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    history = fit(prior, x, steps=60, batch_size=32, learning_rate=1e-2, objective=partial(ex_post, vae=model),
+                  device="cpu", progress=False)["elbo"]
+    assert sum(history[-10:]) > sum(history[:10]) + 1
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()) and model.training
+    assert all(weights.grad is None for weights in model.parameters())

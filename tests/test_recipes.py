@@ -9,8 +9,9 @@ import torch
 from vae_lib import recipes
 from vae_lib.data import ImageData, fixed_binarization, load
 from vae_lib.evaluation import held_out_elbo, nll, weigh
+from vae_lib.flow import RealNVP
 from vae_lib.models import dense_vae
-from vae_lib.objectives import dreg
+from vae_lib.objectives import dreg, ex_post, sleep_phase
 from vae_lib.storage import save_weights
 from vae_lib.training import fit
 
@@ -21,8 +22,8 @@ each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
                                                       *recipes.recorded_runs()]))
 def test_the_log_is_that_of_the_recipe(name, seed):
     log, recipe = recipes.training_log(name, seed), recipes.recipe(name)
-    assert log["stages"] == [recipes._as_json(options | {"seed": seed}) for options in recipe.stages]
-    assert log["about"] == recipe.about
+    assert log["stages"] == [recipes._as_json(options | {"seed": options["seed"] + seed}) for options in recipe.stages]
+    assert log["about"] == recipe.about and log.get("prior_of") == recipe.prior_of
     assert log["parameters"] == sum(weights.numel() for weights in recipe.build().parameters())
     epochs = sum(options["steps"] // (50_000 // options["batch_size"]) for options in recipe.stages)
     assert {len(values) for values in log["history"].values()} == {epochs}
@@ -37,9 +38,12 @@ def test_the_log_is_that_of_the_recipe(name, seed):
 @each_recipe
 def test_the_weights_reach_what_the_log_says(name):
     """On 1,000 digits that were held out for validation: the mean over others, give or take its standard error."""
-    model, log = recipes.pretrained(name), recipes.training_log(name)
-    found = held_out_elbo(model, fixed_binarization(load("MNIST", root="sample").test))
+    vae, prior = recipes._vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
+    log = recipes.training_log(name)
+    found = held_out_elbo(vae, fixed_binarization(load("MNIST", root="sample").test), prior=prior)
     assert abs(found.elbo - log["validation"]["elbo"]) < 4 * found.stderr < 5
+    if prior is not None:
+        assert found.elbo > held_out_elbo(vae, fixed_binarization(load("MNIST", root="sample").test)).elbo + 0.5
     assert abs(log["test"]["elbo"] - log["validation"]["elbo"]) < 2
 
 
@@ -76,7 +80,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "validation_split", lambda train: (train[:100], train[100:]))
     build = partial(dense_vae, image_shape=(1, 4, 4), hidden=(8,), latent_dim=2)
     stages = (dict(steps=14, batch_size=32, seed=0, progress=False),
-              dict(steps=7, batch_size=32, seed=0, objective=partial(dreg, num_samples=3), progress=False))
+              dict(steps=7, batch_size=32, seed=10, objective=partial(dreg, num_samples=3), progress=False))
     monkeypatch.setitem(recipes.RECIPES, "small", recipes.Recipe("a test", build, stages))
     monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -88,7 +92,7 @@ def test_a_run_leaves_weights_and_a_log(small, capsys):
     recipes.train("small", **small)
     log, first = recipes.training_log("small"), recipes.pretrained("small").state_dict()
     assert {len(values) for values in log["history"].values()} == {3} and not log["resumed"]
-    assert log["stages"][1] == dict(steps=7, batch_size=32, seed=0, objective="dreg", num_samples=3, progress=False)
+    assert log["stages"][1] == dict(steps=7, batch_size=32, seed=10, objective="dreg", num_samples=3, progress=False)
     assert log["validation"]["elbo"] < 0 and '"validation"' in capsys.readouterr().out
     recipes.train("small", **small)
     second = recipes.pretrained("small").state_dict()
@@ -112,7 +116,7 @@ def test_another_seed_is_another_run_whose_weights_do_not_ship(small, tmp_path):
     recipes.train("small", **small)
     recipes.train("small", seed=1, **small)
     one, two = recipes.training_log("small"), recipes.training_log("small", seed=1)
-    assert one["test"] != two["test"] and two["stages"][0]["seed"] == 1
+    assert one["test"] != two["test"] and [stage["seed"] for stage in two["stages"]] == [1, 11]
     assert sorted(path.name for path in tmp_path.glob("*.*")) == [
         "small-seed1.json", "small.json", "small.safetensors"]
     runs = recipes.recorded_runs()
@@ -188,6 +192,60 @@ def test_measure_does_not_take_other_weights_parts(small):
     save_weights(model, weights)
     recipes.measure("small", 5, **small)
     assert recipes.training_log("small")["nll"]["5"]["nll"] != one
+
+
+def test_a_recipe_for_a_prior_trains_it_alone_and_measures_the_vae_with_it(small, tmp_path, monkeypatch):
+    """Its log says what the VAE reaches with that prior; parts measured with other weights of the VAE do not count."""
+    monkeypatch.setitem(recipes.RECIPES, "small_prior", recipes.Recipe(
+        "a test", partial(RealNVP, 2, hidden=8, couplings=2),
+        (dict(steps=60, batch_size=32, learning_rate=1e-2, seed=0, objective=ex_post, progress=False),), "small"))
+    recipes.train("small", **small)
+    path = tmp_path / "small.safetensors"
+    before = path.read_bytes()
+    recipes.train("small_prior", **small)
+    log = recipes.training_log("small_prior")
+    vae, prior = map(recipes.pretrained, ("small", "small_prior"))
+    assert isinstance(prior, RealNVP) and path.read_bytes() == before
+    data = recipes.load("MNIST")
+    for part, images in (("test", data.test), ("validation", data.train[:100])):
+        bits = fixed_binarization(images)
+        assert log[part] == held_out_elbo(vae, bits, prior=prior)._asdict() != held_out_elbo(vae, bits)._asdict()
+    assert log["prior_of"] == "small" and log["stages"] == [
+        dict(steps=60, batch_size=32, learning_rate=1e-2, seed=0, objective="ex_post", progress=False)]
+
+    def measured():
+        recipes.measure("small_prior", 50, **small)
+        return recipes.training_log("small_prior")["nll"]["50"]["nll"]
+
+    first = measured()
+    assert first == nll(vae, fixed_binarization(data.test), 50, autocast=True, prior=prior).nll
+    with torch.no_grad():
+        prior.couplings[0].net[-1].bias += 1
+    save_weights(prior, tmp_path / "small_prior.safetensors")
+    second = measured()
+    with torch.no_grad():
+        vae.encoder.to_mu.bias += 1
+    save_weights(vae, path)
+    assert len({first, second, measured()}) == 3
+    recipes.train("small_prior", **small)  # from the start, for what is another VAE now
+    moved = recipes.training_log("small_prior")
+    assert not moved["resumed"] and moved["history"] != log["history"]
+
+
+def test_a_prior_is_trained_for_the_vae_in_its_own_folder(small, tmp_path, monkeypatch):
+    """Not for that of the same name which ships with the library."""
+    monkeypatch.setitem(recipes.RECIPES, "small_prior", recipes.Recipe(
+        "a test", partial(RealNVP, 2, hidden=8, couplings=2),
+        (dict(steps=6, batch_size=32, seed=0, objective=ex_post, progress=False),), "small"))
+    recipes.train("small", **small)
+    with pytest.raises(FileNotFoundError, match="small.safetensors"):
+        recipes.train("small_prior", folder=tmp_path / "elsewhere", runs=tmp_path / "runs")
+
+
+def test_a_second_bout_of_the_bound_draws_other_bits_than_the_first():
+    plain, both = (list(map(recipes._as_json, recipes.staged(1, 2e-3, 3, 1e-3, *more))) for more in ((), (5, 6)))
+    assert both[:2] == plain and both[2] == plain[1] | dict(steps=5, seed=10)
+    assert both[3]["objective"] == sleep_phase.__name__ and len(both) == 4
 
 
 def test_measure_wants_the_log_of_the_run(small):

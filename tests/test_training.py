@@ -678,6 +678,15 @@ def test_fit_refuses_a_model_with_nothing_to_train():
         quiet(small_vae().requires_grad_(False), GREY, steps=1, batch_size=8)
 
 
+@pytest.mark.parametrize("options, message", [
+    (dict(autocast=True), "autocast: wanted a model with an encoder and a decoder, got Linear"),
+    (dict(output_bias=True), "output_bias: wanted a Bernoulli likelihood, and a decoder"),
+])
+def test_fit_refuses_options_that_want_a_vae(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(torch.nn.Linear(2, 2), torch.rand(8, 1, 2, 2), steps=1, batch_size=4, progress=False, **options)
+
+
 def test_fit_refuses_other_devices():
     with pytest.raises(ValueError, match="^device: wanted cpu or cuda, got meta"):
         quiet(small_vae(), GREY, steps=1, batch_size=8, device="meta")

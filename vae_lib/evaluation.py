@@ -65,42 +65,50 @@ class KLSplit(NamedTuple):
     num_images: int
 
 
-def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0):
+def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     """The ELBO of images not trained on, and its two parts: a HeldOut of floats, in nats per image.
 
     Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Each image's ELBO is the
     average over `num_samples` draws of z from q(z|x), never its value at the mean. The draws depend on seed
-    and batch size. Raises TypeError or ValueError for other types, shapes and ranges, and for NaN. Equation
-    (2.7).
+    and batch size. With a `prior`, as for `nll`, the KL is less by log r(z) - log p(z) at the same draws. Raises
+    TypeError or ValueError for other types, shapes and ranges, and for NaN. Equations (2.7) and (10.4).
     """
     _check_images(model, x, at_least=2)
+    _check_prior(prior)
     _check_counts(num_samples=num_samples, batch_size=batch_size)
     device = next(model.parameters(), x).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator, again = (torch.Generator(device).manual_seed(seed) for _ in range(2))
     parts = []
-    with evaluating(model):
+    with evaluating(model, prior):
         for images in x.split(batch_size):
-            bounds = [torch.stack(elbo(model, images.to(device), generator)) for _ in range(num_samples)]
+            images = images.to(device)
+            bounds = [torch.stack(elbo(model, images, generator)) for _ in range(num_samples)]
             parts.append(torch.stack(bounds).double().mean(0))
+            if prior is not None:
+                mu, log_var = model.encoder(images)
+                gains = [_log_ratio(prior, reparameterize(mu, log_var, again)).double() for _ in range(num_samples)]
+                gain = torch.stack(gains).mean(0)
+                parts[-1] += torch.stack([gain, torch.zeros_like(gain), -gain])
     parts = torch.cat(parts, dim=1)
     _refuse_nan(**dict(zip(HeldOut._fields, parts)))
     return HeldOut(*parts.mean(1).tolist(), stderr=_stderr(parts[0]))
 
 
-def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True):
+def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
     """Negative log-likelihood of each image by importance weighting, averaged over images: an NLL of floats, in nats.
 
     The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper
     bound on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time,
     so memory does not grow with either number; the draws depend on seed, batch size and number of samples. The
     model's memory format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the
-    importance weights are float32, sums over them float64.
+    importance weights are float32, sums over them float64. p(z) is N(0, I) or, with a `prior`, the density r(z)
+    whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats.
     Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
     other types, shapes and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov
     2016, section 5.
     """
     _check_images(model, x, at_least=2)
-    return average(weigh(model, x, num_samples, batch_size, seed, autocast, progress), num_samples)
+    return average(weigh(model, x, num_samples, batch_size, seed, autocast, progress, prior), num_samples)
 
 
 def average(weighed, num_samples):
@@ -109,9 +117,10 @@ def average(weighed, num_samples):
     return NLL(-nll, _stderr(weighed.log_px), size, log_px_given_z - kl, log_px_given_z, kl, num_samples)
 
 
-def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True):
+def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
     """What `nll` averages, image by image: a Weighed. Arguments and errors are those of `nll`, but N >= 1."""
     _check_images(model, x)
+    _check_prior(prior)
     _check_counts(num_samples=num_samples, batch_size=batch_size)
     device = next(model.parameters(), x).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -119,10 +128,10 @@ def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, pro
     results = []
     model.to(memory_format=torch.channels_last)  # convolutions are faster so
     try:
-        with evaluating(model), tqdm(total=len(x), disable=not progress, unit="images") as bar:
+        with evaluating(model, prior), tqdm(total=len(x), disable=not progress, unit="images") as bar:
             for images in x.split(batch_size // samples_at_once):
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    results.append(_weigh(model, images.to(device), num_samples, samples_at_once, generator))
+                    results.append(_weigh(model, images.to(device), num_samples, samples_at_once, generator, prior))
                 bar.update(len(images))
     finally:
         model.to(memory_format=torch.contiguous_format)
@@ -131,21 +140,34 @@ def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, pro
     return weighed
 
 
-def _weigh(model, x, num_samples, at_once, generator):
+def _weigh(model, x, num_samples, at_once, generator, prior):
     """log p(x), effective sample size, mean log p(x|z) and KL of each image, from samples taken `at_once`: (4, N)."""
     mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
     log_sum, log_sum_squares = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)
-    total = torch.zeros_like(log_sum)
+    total, gain = torch.zeros_like(log_sum), torch.zeros_like(log_sum)
     for taken in range(0, num_samples, at_once):
         z = sample_posterior(mu, log_var, min(at_once, num_samples - taken), generator)
         log_px_given_z = model.likelihood.log_prob(x, model.decoder(z).to(x.dtype))
         log_w = log_weights(log_px_given_z, z, mu, log_var).double()
+        if prior is not None:
+            log_ratio = _log_ratio(prior, z).double()
+            log_w, gain = log_w + log_ratio, gain + log_ratio.sum(0)
         log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
         log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_w).logsumexp(0))
         total += log_px_given_z.double().sum(0)
-    kl = kl_to_standard_normal(mu.double(), log_var.double())
+    kl = kl_to_standard_normal(mu.double(), log_var.double()) - gain / num_samples
     size = (2 * log_sum - log_sum_squares).exp()
     return torch.stack([log_sum - math.log(num_samples), size, total / num_samples, kl])
+
+
+def _log_ratio(prior, z):
+    """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
+    with torch.autocast(z.device.type, enabled=False):
+        log_rz = prior.log_prob(z)
+    if log_rz.shape != z.shape[:-1]:
+        raise ValueError(f"prior: wanted log_prob to turn shape {tuple(z.shape)} into {tuple(z.shape[:-1])}, "
+                         f"got {tuple(log_rz.shape)}")
+    return log_rz - log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
 
 
 def encode_all(model, x, batch_size=500):
@@ -230,7 +252,8 @@ def _refuse_nan(**results):
     """Stop with a FloatingPointError that names the result rather than return NaN or infinity as a measurement."""
     for name, values in results.items():
         if not values.isfinite().all():
-            raise FloatingPointError(f"{name} is not finite: the model has diverged, or float32 has overflowed")
+            raise FloatingPointError(f"{name} is not finite: the model or its prior has diverged, "
+                                     "or float32 has overflowed")
 
 
 def _stderr(values):
@@ -244,6 +267,11 @@ def _check_images(model, x, at_least=1):
     _check_floats("x", x, "(N, C, H, W)", at_least)
     if isinstance(model.likelihood, Bernoulli) and not 0 <= x.min() <= x.max() <= 1:
         raise ValueError(f"x: wanted values in [0, 1] for a Bernoulli, got {x.min():g} to {x.max():g}")
+
+
+def _check_prior(prior):
+    if prior is not None and (isinstance(prior, type) or not hasattr(prior, "log_prob")):
+        raise TypeError(f"prior: wanted a density with a method log_prob, or None for N(0, I), got {prior!r}")
 
 
 def _check_posteriors(mu, log_var):

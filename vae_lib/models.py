@@ -63,7 +63,7 @@ def takes_images(forward):
 
 
 def takes_latents(forward):
-    """Make a decoder refuse latents of another dimension than its own: ValueError."""
+    """Make a decoder or a flow refuse latents of another dimension than its own: ValueError."""
     @wraps(forward)
     def checked(self, z):
         if z.dim() == 0 or z.shape[-1] != self.latent_dim:
@@ -280,10 +280,15 @@ def article_dense_vae(image_shape=(1, 64, 64), latent_dim=32):
 
 
 @contextmanager
-def evaluating(model):
-    """Evaluation mode and no gradients inside; afterwards each part of the model is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(*models):
+    """Evaluation mode and no gradients inside; afterwards each part of the models is in the mode it was in.
+
+    Of what is no module, such as a distribution for a prior, or None, nothing changes.
+    """
+    models = [model for model in models if isinstance(model, nn.Module)]
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
     try:
         with torch.no_grad():
             yield

@@ -1,4 +1,4 @@
-"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08, 09 and 11)."""
+"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02 and 08 to 11)."""
 
 import math
 from typing import NamedTuple
@@ -113,6 +113,21 @@ def sleep_phase(model, x, generator=None):
         drawn = model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
     log_qz_given_x = log_normal(z, *model.encoder(drawn))
     return Bound(log_qz_given_x, log_qz_given_x, torch.zeros_like(log_qz_given_x))
+
+
+def ex_post(prior, x, vae, num_samples=1, generator=None):
+    """log r(z), averaged over draws z ~ q(z|x) of each image, for a density r of latents fitted to a trained VAE.
+
+    `prior` has `log_prob`, as the flow has. The VAE, on the device of x, runs in eval mode and gets no gradient: the
+    prior alone learns.
+    With r for its prior, the VAE's ELBO is larger by log r(z) - log p(z), on average.
+    It has the form of a Bound, so that `fit` can train a prior, but bounds no log p(x); `kl` is zero.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (10.4); Ghosh et al. 2020, section 4.
+    """
+    with evaluating(vae):
+        z = sample_posterior(*vae.encoder(x), num_samples, generator)
+    log_rz = prior.log_prob(z).mean(0)
+    return Bound(log_rz, log_rz, torch.zeros_like(log_rz))
 
 
 def sample_posterior(mu, log_var, num_samples, generator=None):

@@ -21,8 +21,9 @@ import torch
 from vae_lib import storage
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import Weighed, active_units, average, encode_all, held_out_elbo, weigh
+from vae_lib.flow import RealNVP
 from vae_lib.models import conv_vae
-from vae_lib.objectives import resampled_dreg, sleep_phase
+from vae_lib.objectives import ex_post, resampled_dreg, sleep_phase
 from vae_lib.residual import residual_vae
 from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
@@ -33,21 +34,29 @@ DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it deco
 
 
 class Recipe(NamedTuple):
-    """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says what for."""
+    """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says what for.
+
+    The network is a VAE, or a density of the latents of the recipe `prior_of`, for its prior.
+    """
 
     about: str
     build: object
     stages: tuple
+    prior_of: str | None = None
 
 
-def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate, sleep_steps=0, **options):
-    """The ELBO first, as it is cheap; then the bound of 16 samples; a last stage may train the encoder alone."""
+def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate, again_steps=0, sleep_steps=0, **options):
+    """The ELBO first, as it is cheap; then the bound of 16 samples.
+
+    That may come a second time, with other draws; and a last stage may train the encoder alone.
+    """
     common = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True, **options)
     bound = partial(resampled_dreg, num_samples=16)
     stages = (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
               dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=bound, **common))
     sleep = dict(steps=sleep_steps, learning_rate=1e-3, objective=sleep_phase, **common)
-    return (*stages, sleep) if sleep_steps else stages
+    again = stages[1] | dict(steps=again_steps, seed=10)  # its draws are not those of the first time
+    return stages + (again,) * (again_steps > 0) + (sleep,) * (sleep_steps > 0)
 
 
 RECIPES = {
@@ -82,6 +91,18 @@ RECIPES = {
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
         staged(13000, 2e-3, 11000, 1.5e-3, sleep_steps=3000, weight_decay=0.1),
     ),
+    "two_hours": Recipe(
+        "seventy_five_minutes, then the bound of 16 samples once more; meant for two hours on two cores",
+        partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
+        staged(13000, 2e-3, 11000, 1.5e-3, again_steps=8000, weight_decay=0.1),
+    ),
+    "two_hours_flow": Recipe(
+        "a flow for the prior of two_hours, meant for seven minutes on two cores",
+        partial(RealNVP, latent_dim=40),
+        (dict(steps=8000, batch_size=128, learning_rate=2e-3, decay=True, ema=0.999, clip=100.0, seed=0,
+              objective=partial(ex_post, num_samples=4)),),
+        prior_of="two_hours",
+    ),
 }
 
 
@@ -93,7 +114,10 @@ def recipe(name):
 
 
 def pretrained(name):
-    """The model of a recipe with the weights that ship with the library, in eval mode."""
+    """The model of a recipe with the weights that ship with the library, in eval mode.
+
+    It is a VAE or, for a recipe with `prior_of`, the prior alone, for `nll(pretrained(prior_of), x, prior=...)`.
+    """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
         model = recipe(name).build()
     return load_weights(model, WEIGHTS / f"{name}.safetensors")
@@ -128,17 +152,22 @@ def run_name(name, seed):
 def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
-    The weights of another seed than 0 stay in `runs`.
+    The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` wants that recipe's weights, of seed 0,
+    in `folder`, and resumes only for the same ones.
     """
-    about, build, stages = recipe(name)
-    stages = [options | {"seed": seed} for options in stages]
+    about, build, stages, prior_of = recipe(name)
+    stages = [options | {"seed": options["seed"] + seed} for options in stages]
     data = load("MNIST")
     validation, images = validation_split(data.train)
     torch.manual_seed(seed)
-    model, wall, cpu, epochs = build(), time.perf_counter(), time.process_time(), []
-    checkpoints = [Path(runs, f"{run_name(name, seed)}-stage{i}.safetensors") for i in range(len(stages))]
+    model, wall, cpu, epochs = build().to(_device()), time.perf_counter(), time.process_time(), []
+    vae, prior = _vae_and_prior(name, model, folder)
+    run = Path(runs, run_name(name, seed) + _of_vae(name, folder))
+    checkpoints = [run.with_name(f"{run.name}-stage{i}.safetensors") for i in range(len(stages))]
     resumed = any(path.exists() for path in checkpoints)
     for checkpoint, options in zip(checkpoints, stages):
+        if prior_of:
+            options = options | {"objective": partial(options["objective"], vae=vae)}
         history = fit(model, images, checkpoint=checkpoint, resume=True, **options)
         length = len(images) // options["batch_size"]
         steps = torch.tensor(list(history.values()))
@@ -149,13 +178,13 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     load_weights(model, weights)  # what is reported is what ships
     test = fixed_binarization(data.test)
     log = {
-        "about": about, "stages": [_as_json(options) for options in stages],
+        "about": about, "prior_of": prior_of, "stages": [_as_json(options) for options in stages],
         "date": datetime.date.today().isoformat(), "machine": _machine(),
         "seconds_of_last_start": seconds, "resumed": resumed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "validation": held_out_elbo(model, fixed_binarization(validation))._asdict(),
-        "test": held_out_elbo(model, test)._asdict(),
-        "active_units": active_units(encode_all(model, test)[0]).sum().item(),
+        "validation": held_out_elbo(vae, fixed_binarization(validation), prior=prior)._asdict(),
+        "test": held_out_elbo(vae, test, prior=prior)._asdict(),
+        "active_units": active_units(encode_all(vae, test)[0]).sum().item(),
         "history": dict(zip(history, torch.cat(epochs, 1).tolist())),
     }
     _write_log(log, name, seed, folder)
@@ -168,21 +197,22 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     What it found for every PART images goes to `runs`, and a second start on such a device goes on from there. Like
     `fit`, it works on a GPU if CUDA finds one, with other draws than on a CPU; the log says on which machine.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     weights = _weights_path(name, seed, folder, runs)
-    model = load_weights(recipe(name).build(), weights).to(device)
+    vae, prior = _vae_and_prior(name, load_weights(recipe(name).build(), weights).to(device), folder)
     path = Path(folder, f"{run_name(name, seed)}.json")
     if not path.exists():  # found out before a measurement that may take an hour
         raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
-    run = Path(runs, f"{run_name(name, seed)}-{zlib.crc32(weights.read_bytes()):08x}-{num_samples}-{device}")
+    run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{_of_vae(name, folder)}-{num_samples}-{device}")
     parts = []
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")
         if not part.exists():
-            storage.write(part, weigh(model, images, num_samples, DECODED[device], seed=i, autocast=True)._asdict())
+            storage.write(part, weigh(vae, images, num_samples, DECODED[device], seed=i, autocast=True,
+                                      prior=prior)._asdict())
         parts.append(Weighed(**storage.read(part)[0]))
     found = average(Weighed(*map(torch.cat, zip(*parts))), num_samples)._asdict()
     log = json.loads(path.read_text())
@@ -190,6 +220,30 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
                                                            "machine": _machine()}
     _write_log(log, name, seed, folder)
     print(json.dumps(found, indent=1))
+
+
+def _device():
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _vae_and_prior(name, model, folder):
+    """The VAE whose likelihood a recipe's model is measured by, on its device, and its prior, None for N(0, I)."""
+    prior_of = recipe(name).prior_of
+    if prior_of is None:
+        return model, None
+    vae = load_weights(recipe(prior_of).build(), Path(folder, f"{prior_of}.safetensors"))
+    return vae.to(next(model.parameters()).device), model
+
+
+def _checksum(path):
+    """What tells one file of weights from another, in the names of files that depend on it."""
+    return f"{zlib.crc32(path.read_bytes()):08x}"
+
+
+def _of_vae(name, folder):
+    """For a prior, the end of such a name that tells which weights its VAE has; else nothing."""
+    prior_of = recipe(name).prior_of
+    return f"-of-{_checksum(Path(folder, f'{prior_of}.safetensors'))}" if prior_of else ""
 
 
 def _weights_path(name, seed, folder, runs):

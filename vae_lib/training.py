@@ -52,6 +52,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     _check_inputs(images, model)
     _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
                    checkpoint_every)
+    if autocast and not (hasattr(model, "encoder") and hasattr(model, "decoder")):
+        raise ValueError(f"autocast: wanted a model with an encoder and a decoder, got {type(model).__name__}")
     home = next(model.parameters()).device
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type not in ("cpu", "cuda"):
@@ -169,7 +171,7 @@ def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, 
 
 def _start_output_bias(model, images):
     """Let the decoder's last bias say how often a pixel is white: for each pixel, or one number for a convolution."""
-    bias = getattr(getattr(model.decoder, "to_output", None), "bias", None)
+    bias = getattr(getattr(getattr(model, "decoder", None), "to_output", None), "bias", None)
     if bias is None or not isinstance(model.likelihood, Bernoulli):
         raise ValueError("output_bias: wanted a Bernoulli likelihood, and a decoder whose layer to_output has a bias")
     mean = (images if images.is_floating_point() else to_unit(images)).mean(0).clamp(1e-3, 1 - 1e-3)

@@ -1,0 +1,117 @@
+"""The flow: that its Jacobian, its inverse and its draws are what its density says, and that it can be fitted."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch.distributions import Independent, Normal
+
+from vae_lib.flow import Coupling, RealNVP
+
+
+def bent(latent_dim, seed=0, **sizes):
+    """A flow in float64 whose couplings do something, as after training."""
+    torch.manual_seed(seed)
+    flow = RealNVP(latent_dim, **sizes).double()
+    for coupling in flow.couplings:
+        torch.nn.init.normal_(coupling.net[-1].weight, std=0.3)
+        torch.nn.init.normal_(coupling.net[-1].bias, std=0.3)
+    return flow
+
+
+@pytest.mark.parametrize("latent_dim", [2, 6])
+def test_the_log_determinant_is_that_of_autograds_jacobian(latent_dim):
+    flow, z = bent(latent_dim, hidden=5, couplings=3), torch.randn(4, latent_dim, dtype=torch.float64)
+    u, log_det = flow(z)
+    jacobians = torch.stack([torch.autograd.functional.jacobian(lambda one: flow(one)[0], one) for one in z])
+    signs, expected = torch.linalg.slogdet(jacobians)
+    assert u.shape == z.shape and (signs.abs() == 1).all() and expected.abs().max() > 0.1
+    torch.testing.assert_close(log_det, expected)
+
+
+def test_a_coupling_keeps_one_half_scales_and_shifts_the_other_and_interleaves_them():
+    coupling = bent(6, hidden=5).couplings[0]
+    z = torch.randn(3, 6, dtype=torch.float64)
+    u, log_det = coupling(z)
+    assert torch.equal(u[:, 1::2], z[:, :3])
+    log_scale, shift = coupling.net(z[:, :3]).chunk(2, -1)
+    torch.testing.assert_close(u[:, 0::2], z[:, 3:] * log_scale.tanh().exp() + shift)
+    torch.testing.assert_close(log_det, log_scale.tanh().sum(-1))
+    torch.testing.assert_close(coupling.inverse(u), z)
+
+
+def test_the_density_integrates_to_one_and_its_draws_follow_it():
+    """Two latents: the mass of a grid's cells against the draws that fall into them, by a chi-square test."""
+    flow = bent(2, seed=1, hidden=6, couplings=4)
+    edges = torch.linspace(-12, 12, 1201, dtype=torch.float64)
+    middles = (edges[:-1] + edges[1:]) / 2
+    density = flow.log_prob(torch.cartesian_prod(middles, middles)).exp().detach().view(1200, 1200)
+    mass = density * 0.02**2
+    assert mass.sum().item() == pytest.approx(1, abs=1e-4)
+    draws = flow.sample(20_000, torch.Generator().manual_seed(0))
+    counts = torch.histogramdd(draws, [6, 6], range=[-12.0, 12.0] * 2).hist
+    assert counts.sum() == 20_000
+    expected = 20_000 * mass.view(6, 200, 6, 200).sum((1, 3))
+    some = expected > 5
+    assert some.sum() >= 4
+    statistic = ((counts - expected) ** 2 / expected)[some].sum().item()
+    assert 1e-4 < stats.chi2.sf(statistic, some.sum().item() - 1)
+
+
+def test_a_new_flow_is_the_standard_normal():
+    flow, z = RealNVP(4), torch.randn(2, 5, 4)
+    expected = Independent(Normal(torch.zeros(4), torch.ones(4)), 1).log_prob(z)
+    torch.testing.assert_close(flow.log_prob(z), expected)
+    assert flow.log_prob(z).shape == (2, 5) and flow(z)[1].shape == (2, 5)
+
+
+def test_draws_depend_on_their_generator_and_turn_back_into_normal_ones():
+    flow = bent(4).float()
+    first, same, other = (flow.sample(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert first.shape == (3, 4) and not first.requires_grad
+    torch.testing.assert_close(flow(first)[0], torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+    assert flow.double().sample(3).dtype == torch.float64
+
+
+@pytest.mark.parametrize("latent_dim, couplings", [(2, 2), (6, 3), (40, 6)])
+def test_every_latent_is_moved_with_as_many_couplings_as_the_docstring_says(latent_dim, couplings):
+    flow, z = bent(latent_dim, hidden=4, couplings=couplings), torch.randn(1, latent_dim, dtype=torch.float64)
+    assert not torch.isin(flow(z)[0], z).any()
+
+
+def test_a_flow_learns_a_shape_that_no_gaussian_has():
+    """A ring: the fitted Gaussian's mean log density is known, the ring's entropy is too."""
+    def ring(count):
+        angle = 2 * math.pi * torch.rand(count)
+        return torch.stack([angle.cos(), angle.sin()], 1) * (2 + 0.1 * torch.randn(count, 1))
+
+    torch.manual_seed(0)
+    flow, held_out = RealNVP(2, hidden=32), ring(4000)
+    optimizer = torch.optim.Adam(flow.parameters(), 3e-3)
+    for _ in range(400):
+        optimizer.zero_grad()
+        (-flow.log_prob(ring(256)).mean()).backward()
+        optimizer.step()
+    gaussian = stats.multivariate_normal([0, 0], torch.cov(held_out.T).numpy())
+    best = -math.log(2 * math.pi * 2) - 0.5 * math.log(2 * math.pi * math.e * 0.01)  # near: radius 2, thin
+    found = flow.log_prob(held_out).mean().item()
+    assert gaussian.logpdf(held_out.numpy()).mean() + 0.8 < found < best + 0.05
+
+
+@pytest.mark.parametrize("sizes, message", [
+    (dict(latent_dim=3), "latent_dim: wanted a positive even integer, got 3"),
+    (dict(latent_dim=True), "latent_dim: wanted a positive even integer, got True"),
+    (dict(latent_dim=4, hidden=0), "hidden: wanted a positive integer, got 0"),
+    (dict(latent_dim=4, couplings=2.0), "couplings: wanted a positive integer, got 2.0"),
+])
+def test_sizes_that_do_not_fit_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        RealNVP(**sizes)
+
+
+def test_latents_of_another_dimension_are_refused():
+    with pytest.raises(ValueError, match=r"z: wanted latents of shape \(..., 4\), got \(2, 3\)"):
+        RealNVP(4).log_prob(torch.zeros(2, 3))
+    assert Coupling(4, 2).net[0].in_features == 2
