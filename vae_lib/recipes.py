@@ -36,7 +36,7 @@ DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it deco
 class Recipe(NamedTuple):
     """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says what for.
 
-    The network is a VAE, or a density of the latents of the recipe `prior_of`, for its prior.
+    The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior.
     """
 
     about: str
@@ -116,7 +116,8 @@ def recipe(name):
 def pretrained(name):
     """The model of a recipe with the weights that ship with the library, in eval mode.
 
-    It is a VAE or, for a recipe with `prior_of`, the prior alone, for `nll(pretrained(prior_of), x, prior=...)`.
+    It is a VAE or, for a recipe with `prior_of`, the prior alone: `nll(pretrained("two_hours"), x,
+    prior=pretrained("two_hours_flow"))`.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
         model = recipe(name).build()
@@ -153,7 +154,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
     The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` wants that recipe's weights, of seed 0,
-    in `folder`, and resumes only for the same ones.
+    in `folder`, and resumes only if those have not changed.
     """
     about, build, stages, prior_of = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
