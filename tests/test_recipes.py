@@ -40,10 +40,11 @@ def test_the_weights_reach_what_the_log_says(name):
     """On 1,000 digits that were held out for validation: the mean over others, give or take its standard error."""
     vae, prior = recipes._vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
     log = recipes.training_log(name)
-    found = held_out_elbo(vae, fixed_binarization(load("MNIST", root="sample").test), prior=prior)
+    digits = fixed_binarization(load("MNIST", root="sample").test)
+    found = held_out_elbo(vae, digits, prior=prior)
     assert abs(found.elbo - log["validation"]["elbo"]) < 4 * found.stderr < 5
     if prior is not None:
-        assert found.elbo > held_out_elbo(vae, fixed_binarization(load("MNIST", root="sample").test)).elbo + 0.5
+        assert found.elbo > held_out_elbo(vae, digits).elbo + 0.5
     assert abs(log["test"]["elbo"] - log["validation"]["elbo"]) < 2
 
 
@@ -242,7 +243,7 @@ def test_a_prior_is_trained_for_the_vae_in_its_own_folder(small, tmp_path, monke
         recipes.train("small_prior", folder=tmp_path / "elsewhere", runs=tmp_path / "runs")
 
 
-def test_a_second_bout_of_the_bound_draws_other_bits_than_the_first():
+def test_a_second_bout_of_the_bound_is_the_first_with_a_seed_of_its_own():
     plain, both = (list(map(recipes._as_json, recipes.staged(1, 2e-3, 3, 1e-3, *more))) for more in ((), (5, 6)))
     assert both[:2] == plain and both[2] == plain[1] | dict(steps=5, seed=10)
     assert both[3]["objective"] == sleep_phase.__name__ and len(both) == 4

@@ -77,7 +77,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     _check_prior(prior)
     _check_counts(num_samples=num_samples, batch_size=batch_size)
     device = next(model.parameters(), x).device
-    generator, again = (torch.Generator(device).manual_seed(seed) for _ in range(2))
+    generator, again = (torch.Generator(device).manual_seed(seed) for _ in range(2))  # for a prior, the same z again
     parts = []
     with evaluating(model, prior):
         for images in x.split(batch_size):
