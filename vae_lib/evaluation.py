@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from vae_lib.decoders import Bernoulli
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.memory import keeping_memory
+from vae_lib.memory import keeping_freed_memory
 from vae_lib.models import AE, evaluating
 from vae_lib.objectives import elbo, log_weights, sample_posterior
 
@@ -129,7 +129,7 @@ def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, pro
     results = []
     model.to(memory_format=torch.channels_last)  # convolutions are faster so
     try:
-        with (keeping_memory(), evaluating(model, prior),
+        with (keeping_freed_memory(), evaluating(model, prior),
               tqdm(total=len(x), disable=not progress, unit="images") as bar):
             for images in x.split(batch_size // samples_at_once):
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from vae_lib import storage
 from vae_lib.data import binarize, to_unit
 from vae_lib.decoders import Bernoulli
-from vae_lib.memory import keeping_memory
+from vae_lib.memory import keeping_freed_memory
 from vae_lib.objectives import Bound, elbo
 
 
@@ -45,10 +45,10 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                  on a CPU with as many threads; `steps` may have grown, unless there is `decay`
 
     Returns {"elbo": [...], "log_px_given_z": [...], "kl": [...]}, means over the batch of each step, in nats.
-    The model is left in eval mode. On Linux the process keeps what it frees until the end, which saves time
-    (`keeping_memory`). Raises TypeError or ValueError for arguments that do not fit and for a
-    checkpoint that is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked;
-    FloatingPointError, naming step and term, for a bound that is not finite: the last checkpoint stays.
+    The model is left in eval mode. While it is trained, freed memory stays with the process: `keeping_freed_memory`.
+    Raises TypeError or ValueError for arguments that do not fit and for a checkpoint that is damaged or of another
+    run; FileExistsError rather than overwrite a checkpoint unasked; FloatingPointError, naming step and term, for a
+    bound that is not finite: the last checkpoint stays.
     Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019.
     """
     _check_inputs(images, model)
@@ -68,7 +68,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     }
     save_every = checkpoint_every or len(images) // batch_size
     history, pending = {name: [] for name in Bound._fields}, []
-    with keeping_memory(), ExitStack() as stack:
+    with keeping_freed_memory(), ExitStack() as stack:
         stack.callback(lambda: model.to(home, memory_format=torch.contiguous_format).eval())
         model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
         optimizer, averages, tensors = _prepare(model, learning_rate, weight_decay, ema)

@@ -7,6 +7,7 @@ does weighs little. Options: --rounds N, --steps N (of the article's network in 
 
 import argparse
 import contextlib
+import datetime
 import importlib.util
 import io
 import math
@@ -185,7 +186,8 @@ def main():
     images = load("MNIST").train
     if len(images) < 60_000:
         raise SystemExit("speed: the full MNIST is needed; VAE_DATA names its folder")
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{datetime.date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}")
 
     ways = {"fit": lambda: fit_epoch(images), "bare step": lambda: bare_epoch(images), "stock loop": stock_epoch}
     if importlib.util.find_spec("pythae"):
