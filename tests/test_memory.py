@@ -33,13 +33,13 @@ def page_faults():
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
 
-found = {"faults before": page_faults(), "resident before": resident()}
+found = {"faults outside": page_faults(), "resident before": resident()}
 try:
     with keeping_freed_memory():
         found |= {"faults inside": page_faults(), "resident inside": resident()}
         raise KeyError
 except KeyError:
-    found |= {"resident after": resident(), "faults after": page_faults()}
+    found["resident after"] = resident()
 print(json.dumps(found))
 """
 TUNING = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "THP_")
@@ -56,9 +56,8 @@ def test_memory_is_kept_inside_and_goes_back_even_after_an_error():
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    huge_pages = 10 * 48 // 2  # with huge pages, the least number of faults
-    assert min(found["faults before"], found["faults after"]) >= huge_pages, found
-    assert found["faults inside"] < min(found["faults before"], found["faults after"]) / 10, found
+    assert found["faults outside"] >= 10 * 48 // 2, found  # a fault for each page, even if pages are huge
+    assert found["faults inside"] < found["faults outside"] / 10, found
     assert 44 < found["resident inside"] - found["resident before"] < 12 * 48, found  # freed, and still here
     assert found["resident after"] < found["resident before"] + 20, found
 
