@@ -132,7 +132,7 @@ def training_log(name, seed=0):
     was not run.
     """
     recipe(name)
-    return json.loads((WEIGHTS / f"{run_name(name, seed)}.json").read_text())
+    return json.loads(_log_path(name, seed, WEIGHTS).read_text())
 
 
 def recorded_runs():
@@ -154,7 +154,8 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
     The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` wants that recipe's weights, of seed 0,
-    in `folder`, and resumes only if those have not changed.
+    in `folder`, and resumes only if those have not changed. If the run repeats that of the log in `folder`, its
+    measurements stay in the new log; a start that resumes what that log is of leaves the log as it is.
     """
     about, build, stages, prior_of = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
@@ -188,8 +189,12 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         "active_units": active_units(encode_all(vae, test)[0]).sum().item(),
         "history": dict(zip(history, torch.cat(epochs, 1).tolist())),
     }
-    _write_log(log, name, seed, folder)
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
+    path = _log_path(name, seed, folder)
+    old = json.loads(path.read_text()) if path.exists() else {}
+    if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
+        log = old if resumed else log | {key: old[key] for key in ("nll",) if key in old}
+    _write_log(log, path)
 
 
 def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
@@ -201,7 +206,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     device = _device()
     weights = _weights_path(name, seed, folder, runs)
     vae, prior = _vae_and_prior(name, load_weights(recipe(name).build(), weights).to(device), folder)
-    path = Path(folder, f"{run_name(name, seed)}.json")
+    path = _log_path(name, seed, folder)
     if not path.exists():  # found out before a measurement that may take an hour
         raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
     data = load("MNIST")
@@ -219,7 +224,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     log = json.loads(path.read_text())
     log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
                                                            "machine": _machine()}
-    _write_log(log, name, seed, folder)
+    _write_log(log, path)
     print(json.dumps(found, indent=1))
 
 
@@ -264,9 +269,12 @@ def _as_json(options):
     return options | {"objective": objective.func.__name__, **objective.keywords}
 
 
-def _write_log(log, name, seed, folder):
+def _log_path(name, seed, folder):
+    return Path(folder, f"{run_name(name, seed)}.json")
+
+
+def _write_log(log, path):
     """Write a log whole, or leave what was there."""
-    path = Path(folder, f"{run_name(name, seed)}.json")
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(log, indent=1) + "\n")
     part.replace(path)
