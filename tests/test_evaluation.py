@@ -1,6 +1,8 @@
 """Held-out bounds and the aggregate posterior against exact models, torch.distributions and quadrature."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -488,6 +490,26 @@ def test_nll_stays_small_however_many_samples():
     sizes = []
     nll(model, X[:2], num_samples=3000, progress=False)
     assert max(sizes) == 500 * 2
+
+
+MOST_MEMORY = """
+import torch
+from vae_lib.evaluation import nll
+from vae_lib.recipes import pretrained
+
+model, x = pretrained("two_hours"), torch.zeros(10_000, 1, 28, 28)
+nll(model, x, 1, progress=False)
+nll(model, x[:2], 5000, progress=False)
+(most,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(most)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how large a process has been is asked of Linux")
+def test_five_thousand_samples_of_ten_thousand_images_stay_under_four_gib():
+    """Images come in turn, so ten thousand with one sample and two with 5,000 should take what all with 5,000 do."""
+    done = subprocess.run([sys.executable, "-c", MOST_MEMORY], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 4 << 20  # kibibytes
 
 
 def with_a_gaussian_prior():

@@ -131,6 +131,22 @@ def test_averaged_elbo_is_the_mean_of_elbos_and_less_noisy():
         torch.testing.assert_close(one, other)
 
 
+def test_averaged_elbo_and_its_gradient_are_the_exact_ones_on_average():
+    """One image, q off its posterior: the gradient in q's means and log-variances, by autograd of the closed form."""
+    exact, x, copies = LinearVAE(shift=0.4, widen=0.3), linear_data(1), 20_000
+    closed = LINEAR.elbo(x.flatten(1), *exact.encoder(x))
+    wanted = torch.cat(torch.autograd.grad(closed.sum(), (exact.shift, exact.widen)))
+    moves = torch.zeros(copies, 6, dtype=torch.float64, requires_grad=True)
+    mu, log_var = (part.detach().expand(copies, 3) for part in exact.encoder(x))
+    model = SimpleNamespace(encoder=partial(moved_posterior, mu, log_var, moves), decoder=exact.decoder,
+                            likelihood=exact.likelihood)
+    bound = averaged_elbo(model, x.expand(copies, 1, 4, 4), 3, torch.Generator().manual_seed(0)).elbo
+    (found,) = torch.autograd.grad(bound.sum(), moves)
+    for values, value in ((bound.detach(), closed.detach().squeeze()), (found, wanted)):
+        assert ((values.mean(0) - value).abs() < 4 * values.std(0) / copies**0.5).all()
+    assert wanted.abs().min() > 0.1 > 4 * (found.std(0) / copies**0.5).max()
+
+
 def test_log_weights_are_those_of_torch_distributions():
     mu, log_var = torch.randn(2, 4, WIDTH, dtype=torch.float64)
     z, log_px_given_z = torch.randn(K, 4, WIDTH, dtype=torch.float64), torch.randn(K, 4, dtype=torch.float64)
