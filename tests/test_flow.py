@@ -7,7 +7,12 @@ import torch
 from scipy import stats
 from torch.distributions import Independent, Normal
 
-from vae_lib.flow import Coupling, RealNVP
+from vae_lib.decoders import Gaussian
+from vae_lib.evaluation import weigh
+from vae_lib.flow import Coupling, RealNVP, folded
+from vae_lib.models import dense_vae
+from vae_lib.objectives import sleep_phase
+from vae_lib.training import fit
 
 
 def bent(latent_dim, seed=0, **sizes):
@@ -81,6 +86,72 @@ def test_every_latent_is_moved_with_as_many_couplings_as_the_docstring_says(late
     assert not torch.isin(flow(z)[0], z).any()
 
 
+def dense(latent_dim=2, seed=0):
+    torch.manual_seed(seed)
+    return dense_vae((1, 1, 3), (7,), latent_dim, likelihood=Gaussian(0.5)).double()
+
+
+def test_a_folded_flow_leaves_the_density_of_images_as_it_was():
+    """Quadrature over two latents: p(x|z) r(z) before, p(x|u) N(u; 0, I) afterwards."""
+    vae, flow, images = dense(), bent(2, seed=1, hidden=6, couplings=4), torch.randn(5, 1, 1, 3, dtype=torch.float64)
+    points = torch.linspace(-12, 12, 601, dtype=torch.float64)
+    z = torch.cartesian_prod(points, points)[:, None]
+
+    def density(model, log_prior):
+        with torch.no_grad():
+            return (model.likelihood.log_prob(images, model.decoder(z)) + log_prior).exp().sum(0) * 0.04**2
+
+    other = folded(vae, flow)
+    before = density(vae, flow.log_prob(z))
+    after = density(other, Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z))
+    torch.testing.assert_close(after, before, rtol=1e-6, atol=0)
+    with_normal = density(vae, Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z))
+    assert ((with_normal / before - 1).abs() > 0.01).all()
+    assert weigh(other, images, 20_000, progress=False).log_px == pytest.approx(before.log(), abs=0.1)
+
+
+def test_a_folded_vae_starts_with_the_flows_means_and_shares_nothing():
+    vae, flow, x = dense(), bent(2, hidden=6, couplings=4), torch.randn(64, 1, 1, 3)
+    other = folded(vae, flow)
+    mu, log_var = vae.encoder(x.double())
+    torch.testing.assert_close(other.encoder(x.double()), (flow(mu)[0], log_var))
+    u = torch.randn(4, 3, 2, dtype=torch.float64)
+    torch.testing.assert_close(other.decoder(flow(u)[0]), vae.decoder(u))
+    places = [weights.data_ptr() for model in (vae, flow, other) for weights in model.parameters()]
+    assert len(set(places)) == len(places)
+    before = [weights.clone() for weights in other.decoder.parameters()]
+    fit(other, x.double(), steps=3, batch_size=16, objective=sleep_phase, progress=False)
+    assert all(map(torch.equal, before, other.decoder.parameters()))
+    assert not torch.equal(other.encoder(x.double())[0], flow(mu)[0])
+
+
+def test_a_folded_flow_keeps_its_precision_under_autocast():
+    vae, flow = dense().float(), bent(2, hidden=6, couplings=4).float()
+    other, u, x = folded(vae, flow), torch.randn(9, 2), torch.randn(9, 1, 1, 3)
+    exact = flow.inverse(u)
+    with torch.autocast("cpu", torch.bfloat16):
+        mu = vae.encoder(x)[0].float()
+        found, output = other.encoder(x)[0], other.decoder(u)
+        expected, rough = vae.decoder(exact), vae.decoder(flow.inverse(u))
+    assert torch.equal(found, flow(mu)[0]) and found.dtype == torch.float32
+    assert torch.equal(output, expected) and not torch.equal(output, rough) and output.dtype == torch.bfloat16
+
+
+def test_a_folded_flow_takes_the_type_of_the_vae():
+    other = folded(dense(), RealNVP(2))
+    assert {weights.dtype for weights in other.parameters()} == {torch.float64}
+
+
+@pytest.mark.parametrize("vae, flow, error, message", [
+    (dense(), RealNVP(4), ValueError, "flow: wanted latent_dim 2, as the VAE has, got 4"),
+    (RealNVP(2), dense(), TypeError, "vae: wanted a VAE, got RealNVP"),
+    (dense(), None, TypeError, "flow: wanted a RealNVP, got None"),
+])
+def test_what_cannot_be_folded_is_refused(vae, flow, error, message):
+    with pytest.raises(error, match=message):
+        folded(vae, flow)
+
+
 def test_a_flow_learns_a_shape_that_no_gaussian_has():
     """A ring: the fitted Gaussian's mean log density is known, the ring's entropy is too."""
     def ring(count):
@@ -114,4 +185,6 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
 def test_latents_of_another_dimension_are_refused():
     with pytest.raises(ValueError, match=r"z: wanted latents of shape \(..., 4\), got \(2, 3\)"):
         RealNVP(4).log_prob(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"u: wanted latents of shape \(..., 4\), got \(2, 3\)"):
+        RealNVP(4).inverse(u=torch.zeros(2, 3))
     assert Coupling(4, 2).net[0].in_features == 2

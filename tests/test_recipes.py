@@ -1,5 +1,6 @@
 """The shipped weights are those of the recorded recipes, and are as good as their logs say."""
 
+import json
 import math
 import platform
 import shutil
@@ -12,7 +13,7 @@ import torch
 from vae_lib import recipes
 from vae_lib.data import ImageData, fixed_binarization, load
 from vae_lib.evaluation import held_out_elbo, nll, weigh
-from vae_lib.flow import RealNVP
+from vae_lib.flow import RealNVP, folded
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
 from vae_lib.storage import save_weights
@@ -27,7 +28,8 @@ def test_the_log_is_that_of_the_recipe(name, seed):
     log, recipe = recipes.training_log(name, seed), recipes.recipe(name)
     assert log["stages"] == [recipes._as_json(options | {"seed": options["seed"] + seed}) for options in recipe.stages]
     assert log["about"] == recipe.about and log.get("prior_of") == recipe.prior_of
-    assert log["parameters"] == sum(weights.numel() for weights in recipe.build().parameters())
+    assert log.get("made_of", []) == list(recipe.made_of)
+    assert log["parameters"] == sum(weights.numel() for weights in recipes.pretrained(name).parameters())
     epochs = sum(options["steps"] // (50_000 // options["batch_size"]) for options in recipe.stages)
     assert {len(values) for values in log["history"].values()} == {epochs}
     # later stages have other objectives
@@ -71,13 +73,6 @@ def test_the_likelihood_lies_above_the_elbo_by_what_the_log_says(name):
     error = 4 * gap.std() / len(gap) ** 0.5
     assert -error < wider < error + 0.35 * math.log(logged["num_samples"] / 128)
     assert error < 2.5
-
-
-def test_a_sleep_phase_left_the_decoder_as_it_was():
-    before, after = map(recipes.pretrained, ("seventy_five_minutes", "seventy_five_minutes_slept"))
-    for one, other in zip(before.decoder.parameters(), after.decoder.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert not torch.equal(before.encoder.to_mu.weight, after.encoder.to_mu.weight)
 
 
 def test_the_weights_are_small_enough_to_ship():
@@ -283,20 +278,83 @@ def test_a_recipe_for_a_prior_trains_it_alone_and_measures_the_vae_with_it(small
     assert not moved["resumed"] and moved["history"] != log["history"]
 
 
-def test_a_prior_is_trained_for_the_vae_in_its_own_folder(small, tmp_path, monkeypatch):
-    """Not for that of the same name which ships with the library."""
-    monkeypatch.setitem(recipes.RECIPES, "small_prior", recipes.Recipe(
-        "a test", partial(RealNVP, 2, hidden=8, couplings=2),
-        (dict(steps=6, batch_size=32, seed=0, objective=ex_post, progress=False),), "small"))
+@pytest.fixture
+def with_folded(small, monkeypatch):
+    """A recipe that folds a small flow into the small VAE; both are trained."""
+    stages = (dict(steps=6, batch_size=32, seed=0, objective=ex_post, progress=False),)
+    monkeypatch.setitem(recipes.RECIPES, "small_flow", recipes.Recipe(
+        "a test", partial(RealNVP, 2, hidden=8, couplings=2), stages, "small"))
+    stages = (dict(steps=6, batch_size=32, seed=0, objective=sleep_phase, progress=False),)
+    monkeypatch.setitem(recipes.RECIPES, "small_folded", recipes.Recipe(
+        "a test", folded, stages, made_of=("small", "small_flow")))
     recipes.train("small", **small)
-    with pytest.raises(FileNotFoundError, match="small.safetensors"):
-        recipes.train("small_prior", folder=tmp_path / "elsewhere", runs=tmp_path / "runs")
+    recipes.train("small_flow", **small)
+    return small
+
+
+def test_a_recipe_made_of_others_starts_from_their_weights(with_folded):
+    recipes.train("small_folded", **with_folded)
+    log, model = recipes.training_log("small_folded"), recipes.pretrained("small_folded")
+    assert log["made_of"] == ["small", "small_flow"]
+    start = folded(recipes.pretrained("small"), recipes.pretrained("small_flow"))
+    kept, moved = (list(zip(getattr(start, half).parameters(), getattr(model, half).parameters(), strict=True))
+                   for half in ("decoder", "encoder"))
+    assert all(torch.equal(one, other) for one, other in kept)  # a sleep phase trains the encoder alone
+    assert not any(torch.equal(one, other) for one, other in moved)
+    recipes.measure("small_folded", 5, **with_folded)
+    found = recipes.training_log("small_folded")["nll"]["5"]["nll"]
+    assert found == nll(model, fixed_binarization(recipes.load("MNIST").test), 5, autocast=True).nll
+
+
+def change(name, folder):
+    """Other weights in the file of a recipe."""
+    model = recipes._trained(name, folder)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.1
+    save_weights(model, folder / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("changed", ["small", "small_flow"])
+def test_it_starts_anew_when_these_have_changed(with_folded, tmp_path, changed):
+    recipes.train("small_folded", **with_folded)
+    before = recipes.training_log("small_folded")
+    recipes.train("small_folded", **with_folded)
+    assert recipes.training_log("small_folded") == before
+    change(changed, tmp_path)
+    recipes.train("small_folded", **with_folded)
+    after = recipes.training_log("small_folded")
+    assert not after["resumed"] and after["history"] != before["history"]
+
+
+@pytest.mark.parametrize("name", ["small_flow", "small_folded"])
+def test_it_takes_the_weights_from_its_own_folder(with_folded, tmp_path, name):
+    """Not those of the same name which ship with the library; a prior is trained for the VAE there."""
+    recipes.train(name, **with_folded)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(FileNotFoundError, match="small.safetensors: wanted the weights of small, which `train` leaves"):
+        recipes.train(name, folder=elsewhere, runs=elsewhere / "runs")
+    for file in ("small.safetensors", "small_flow.safetensors"):
+        shutil.copy(tmp_path / file, elsewhere)
+    change("small", elsewhere)
+    recipes.train(name, folder=elsewhere, runs=elsewhere / "runs")
+    one, other = (json.loads((folder / f"{name}.json").read_text()) for folder in (tmp_path, elsewhere))
+    assert one["history"] != other["history"] and one["test"] != other["test"]
+
+
+def test_a_finished_run_that_is_started_again_tells_what_its_recipe_is_about_now(small, monkeypatch):
+    recipes.train("small", **small)
+    recipes.measure("small", 5, **small)
+    before = recipes.training_log("small")
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(about="another test"))
+    recipes.train("small", **small)
+    assert recipes.training_log("small") == before | {"about": "another test"}
 
 
 def test_a_second_bout_of_the_bound_is_the_first_with_a_seed_of_its_own():
-    plain, both = (list(map(recipes._as_json, recipes.staged(1, 2e-3, 3, 1e-3, *more))) for more in ((), (5, 6)))
-    assert both[:2] == plain and both[2] == plain[1] | dict(steps=5, seed=10)
-    assert both[3]["objective"] == sleep_phase.__name__ and len(both) == 4
+    plain, both = (list(map(recipes._as_json, recipes.staged(1, 2e-3, 3, 1e-3, *more))) for more in ((), (5,)))
+    assert both[:2] == plain and both[2:] == [plain[1] | dict(steps=5, seed=10)]
 
 
 def test_measure_wants_the_log_of_the_run(small):

@@ -1,5 +1,6 @@
-"""A normalizing flow as a density of latents, to stand where N(0, I) stood as the prior (page 10)."""
+"""A normalizing flow as a density of latents: a prior in place of N(0, I), or a part of the decoder (pages 10, 11)."""
 
+import copy
 from functools import wraps
 from inspect import signature
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from vae_lib.gaussian import log_normal
-from vae_lib.models import are_sizes, takes_latents
+from vae_lib.models import VAE, are_sizes, takes_latents
 
 
 def takes_flow_sizes(init):
@@ -61,7 +62,7 @@ class RealNVP(nn.Module):
 
     forward: z (..., latent_dim) to u and log |det du/dz|, as in Coupling. A new flow is N(0, I) itself. Every latent is
     moved by some coupling if 2 ** couplings > latent_dim. Raises ValueError for sizes that do not fit, here or in
-    forward: latent_dim is even. Equations (10.5) and (10.6); Dinh, Sohl-Dickstein & Bengio 2017.
+    forward and inverse: latent_dim is even. Equations (10.5) and (10.6); Dinh, Sohl-Dickstein & Bengio 2017.
     """
 
     @takes_flow_sizes
@@ -78,16 +79,72 @@ class RealNVP(nn.Module):
             log_det = log_det + added
         return z, log_det
 
+    @takes_latents
+    def inverse(self, u):
+        """The z that forward turns into u: (..., latent_dim) to the same."""
+        for coupling in reversed(self.couplings):
+            u = coupling.inverse(u)
+        return u
+
     def log_prob(self, z):
         """log r(z), in nats: (..., latent_dim) to (...)."""
         u, log_det = self(z)
         return log_normal(u, torch.zeros_like(u), torch.zeros_like(u)) + log_det
 
-    @torch.no_grad()
     def sample(self, num_samples, generator=None):
         """Draws z ~ r(z), without gradients: (num_samples, latent_dim), of the weights' type and on their device."""
-        weight = next(self.parameters())
-        z = torch.randn(num_samples, self.latent_dim, generator=generator, dtype=weight.dtype, device=weight.device)
-        for coupling in reversed(self.couplings):
-            z = coupling.inverse(z)
-        return z
+        u = next(self.parameters()).new_empty(num_samples, self.latent_dim).normal_(generator=generator)
+        return self.inverse(u).detach()
+
+
+class FoldedEncoder(nn.Module):
+    """An encoder whose means go through a flow: its Gaussians are over u, not z. The variances stay as they were.
+
+    Shapes: (batch, C, H, W) to mu, log_var, both (batch, latent_dim). Autocast does not reach the flow. Raises what
+    the encoder raises. Page 11.
+    """
+
+    def __init__(self, encoder, flow):
+        super().__init__()
+        self.flow, self.encoder = flow, encoder
+        self.image_shape, self.latent_dim = encoder.image_shape, encoder.latent_dim
+
+    def forward(self, x):
+        mu, log_var = self.encoder(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.flow(mu.to(x.dtype))[0], log_var
+
+
+class FoldedDecoder(nn.Module):
+    """A decoder behind the inverse of a flow: u becomes z, and z an image.
+
+    Shapes: (..., latent_dim) to (..., C, H, W). Autocast does not reach the flow. Raises ValueError for other
+    latents. Equation (11.11).
+    """
+
+    def __init__(self, decoder, flow):
+        super().__init__()
+        self.flow, self.decoder = flow, decoder
+        self.image_shape, self.latent_dim = decoder.image_shape, decoder.latent_dim
+
+    def forward(self, u):
+        with torch.autocast(u.device.type, enabled=False):
+            z = self.flow.inverse(u.to(next(self.flow.parameters()).dtype))
+        return self.decoder(z)
+
+
+def folded(vae, flow):
+    """A VAE with latents u = flow(z) and the prior N(0, I), whose p(x) is that of `vae` with `flow` for its prior.
+
+    Everything is copied, and the flow twice, for encoder and decoder, in the type and on the device of the VAE's
+    weights. The posterior of u is not that of z, so the encoder has to be trained anew. Raises TypeError for what is
+    no VAE or no RealNVP, ValueError for a flow of other latents. Equation (11.11), of (10.5); Chen et al. 2017,
+    section 3.2.
+    """
+    for name, value, wanted in (("vae", vae, VAE), ("flow", flow, RealNVP)):
+        if not isinstance(value, wanted):
+            raise TypeError(f"{name}: wanted a {wanted.__name__}, got {value!r}")
+    if flow.latent_dim != vae.latent_dim:
+        raise ValueError(f"flow: wanted latent_dim {vae.latent_dim}, as the VAE has, got {flow.latent_dim}")
+    vae, flows = copy.deepcopy(vae), [copy.deepcopy(flow).to(next(vae.parameters())) for _ in range(2)]
+    return VAE(FoldedEncoder(vae.encoder, flows[0]), FoldedDecoder(vae.decoder, flows[1]), vae.likelihood)

@@ -63,11 +63,15 @@ def takes_images(forward):
 
 
 def takes_latents(forward):
-    """Make a decoder or a flow refuse latents of another dimension than its own: ValueError."""
+    """Make a decoder or a flow refuse latents of another dimension than its own: a ValueError names the argument."""
+    takes = signature(forward)
+    name = list(takes.parameters)[1]
+
     @wraps(forward)
-    def checked(self, z):
+    def checked(self, *args, **kwargs):
+        z = takes.bind(self, *args, **kwargs).arguments[name]
         if z.dim() == 0 or z.shape[-1] != self.latent_dim:
-            raise ValueError(f"z: wanted latents of shape (..., {self.latent_dim}), got {tuple(z.shape)}")
+            raise ValueError(f"{name}: wanted latents of shape (..., {self.latent_dim}), got {tuple(z.shape)}")
         return forward(self, z)
     return checked
 

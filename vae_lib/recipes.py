@@ -21,7 +21,7 @@ import torch
 from vae_lib import storage
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import Weighed, active_units, average, encode_all, held_out_elbo, weigh
-from vae_lib.flow import RealNVP
+from vae_lib.flow import RealNVP, folded
 from vae_lib.models import conv_vae
 from vae_lib.objectives import ex_post, resampled_dreg, sleep_phase
 from vae_lib.residual import residual_vae
@@ -36,27 +36,28 @@ DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it deco
 class Recipe(NamedTuple):
     """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says what for.
 
-    The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior.
+    The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior. If
+    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`.
     """
 
     about: str
     build: object
     stages: tuple
     prior_of: str | None = None
+    made_of: tuple = ()
 
 
-def staged(elbo_steps, learning_rate, dreg_steps, dreg_learning_rate, again_steps=0, sleep_steps=0, **options):
-    """The ELBO first, as it is cheap; then the bound of 16 samples.
+# how the residual networks are trained, on the ELBO and on the bound of 16 samples
+RESIDUAL = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
+L16 = RESIDUAL | dict(objective=partial(resampled_dreg, num_samples=16))
 
-    That may come a second time, with other draws; and a last stage may train the encoder alone.
-    """
-    common = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True, **options)
-    bound = partial(resampled_dreg, num_samples=16)
-    stages = (dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True, **common),
-              dict(steps=dreg_steps, learning_rate=dreg_learning_rate, objective=bound, **common))
-    sleep = dict(steps=sleep_steps, learning_rate=1e-3, objective=sleep_phase, **common)
+
+def staged(elbo_steps, learning_rate, bound_steps, bound_learning_rate, again_steps=0, **options):
+    """The ELBO first, as it is cheap; then the bound of 16 samples, which may come a second time, with other draws."""
+    stages = (RESIDUAL | dict(steps=elbo_steps, learning_rate=learning_rate, output_bias=True) | options,
+              L16 | dict(steps=bound_steps, learning_rate=bound_learning_rate) | options)
     again = stages[1] | dict(steps=again_steps, seed=10)  # its draws are not those of the first time
-    return stages + (again,) * (again_steps > 0) + (sleep,) * (sleep_steps > 0)
+    return stages + (again,) * (again_steps > 0)
 
 
 RECIPES = {
@@ -86,11 +87,6 @@ RECIPES = {
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
         staged(13000, 2e-3, 11000, 1.5e-3, weight_decay=0.1),
     ),
-    "seventy_five_minutes_slept": Recipe(
-        "the same, then two minutes for the encoder alone",
-        partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
-        staged(13000, 2e-3, 11000, 1.5e-3, sleep_steps=3000, weight_decay=0.1),
-    ),
     "two_hours": Recipe(
         "seventy_five_minutes, then the bound of 16 samples once more; meant for two hours on two cores",
         partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=2),
@@ -102,6 +98,13 @@ RECIPES = {
         (dict(steps=8000, batch_size=128, learning_rate=2e-3, decay=True, ema=0.999, clip=100.0, seed=0,
               objective=partial(ex_post, num_samples=4)),),
         prior_of="two_hours",
+    ),
+    "two_hours_folded": Recipe(
+        "two_hours and its flow as one VAE with the prior N(0, I), trained on; meant for half an hour on two cores",
+        folded,
+        (RESIDUAL | dict(steps=2000, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
+         L16 | dict(steps=8000, learning_rate=1.5e-3, weight_decay=0.1, seed=20)),
+        made_of=("two_hours", "two_hours_flow"),
     ),
 }
 
@@ -120,8 +123,7 @@ def pretrained(name):
     prior=pretrained("two_hours_flow"))`.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
-        model = recipe(name).build()
-    return load_weights(model, WEIGHTS / f"{name}.safetensors")
+        return _trained(name, WEIGHTS)
 
 
 def training_log(name, seed=0):
@@ -153,18 +155,19 @@ def run_name(name, seed):
 def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
-    The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` wants that recipe's weights, of seed 0,
-    in `folder`, and resumes only if those have not changed. If the run repeats that of the log in `folder`, its
-    measurements stay in the new log; a start that resumes what that log is of leaves the log as it is.
+    The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` or `made_of` wants those recipes'
+    weights, of seed 0, in `folder`, and resumes only if they have not changed. If the run repeats that of the log in
+    `folder`, its measurements stay in the new log; if it resumes what that log is of, date and seconds stay too.
     """
-    about, build, stages, prior_of = recipe(name)
+    about, _, stages, prior_of, made_of = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
+    torch.manual_seed(seed)
+    model = _untrained(name, folder).to(_device())
+    vae, prior = _vae_and_prior(name, model, folder)
     data = load("MNIST")
     validation, images = validation_split(data.train)
-    torch.manual_seed(seed)
-    model, wall, cpu, epochs = build().to(_device()), time.perf_counter(), time.process_time(), []
-    vae, prior = _vae_and_prior(name, model, folder)
-    run = Path(runs, run_name(name, seed) + _of_vae(name, folder))
+    wall, cpu, epochs = time.perf_counter(), time.process_time(), []
+    run = Path(runs, run_name(name, seed) + _of([*made_of, prior_of], folder))
     checkpoints = [run.with_name(f"{run.name}-stage{i}.safetensors") for i in range(len(stages))]
     resumed = any(path.exists() for path in checkpoints)
     for checkpoint, options in zip(checkpoints, stages):
@@ -180,7 +183,8 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     load_weights(model, weights)  # what is reported is what ships
     test = fixed_binarization(data.test)
     log = {
-        "about": about, "prior_of": prior_of, "stages": [_as_json(options) for options in stages],
+        "about": about, "prior_of": prior_of, "made_of": list(made_of),
+        "stages": [_as_json(options) for options in stages],
         "date": datetime.date.today().isoformat(), "machine": _machine(),
         "seconds_of_last_start": seconds, "resumed": resumed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -193,7 +197,8 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     path = _log_path(name, seed, folder)
     old = json.loads(path.read_text()) if path.exists() else {}
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
-        log = old if resumed else log | {key: old[key] for key in ("nll",) if key in old}
+        kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll") if resumed else ("nll",)
+        log |= {key: old[key] for key in kept if key in old}
     _write_log(log, path)
 
 
@@ -205,14 +210,15 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     """
     device = _device()
     weights = _weights_path(name, seed, folder, runs)
-    vae, prior = _vae_and_prior(name, load_weights(recipe(name).build(), weights).to(device), folder)
+    vae, prior = _vae_and_prior(name, load_weights(_untrained(name, folder), weights).to(device), folder)
     path = _log_path(name, seed, folder)
     if not path.exists():  # found out before a measurement that may take an hour
         raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
-    run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{_of_vae(name, folder)}-{num_samples}-{device}")
+    of_vae = _of([recipe(name).prior_of], folder)
+    run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{of_vae}-{num_samples}-{device}")
     parts = []
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")
@@ -232,13 +238,24 @@ def _device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _untrained(name, folder):
+    """A recipe's network before it is trained; what it is made of has its weights, from `folder`."""
+    return recipe(name).build(*(_trained(other, folder) for other in recipe(name).made_of))
+
+
+def _trained(name, folder):
+    model, path = _untrained(name, folder), Path(folder, f"{name}.safetensors")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: wanted the weights of {name}, which `train` leaves")
+    return load_weights(model, path)
+
+
 def _vae_and_prior(name, model, folder):
     """The VAE whose likelihood a recipe's model is measured by, on its device, and its prior, None for N(0, I)."""
     prior_of = recipe(name).prior_of
     if prior_of is None:
         return model, None
-    vae = load_weights(recipe(prior_of).build(), Path(folder, f"{prior_of}.safetensors"))
-    return vae.to(next(model.parameters()).device), model
+    return _trained(prior_of, folder).to(next(model.parameters()).device), model
 
 
 def _checksum(path):
@@ -246,10 +263,9 @@ def _checksum(path):
     return f"{zlib.crc32(path.read_bytes()):08x}"
 
 
-def _of_vae(name, folder):
-    """For a prior, the end of such a name that tells which weights its VAE has; else nothing."""
-    prior_of = recipe(name).prior_of
-    return f"-of-{_checksum(Path(folder, f'{prior_of}.safetensors'))}" if prior_of else ""
+def _of(names, folder):
+    """What the name of a file ends with that depends on the weights of other recipes: it tells which these are."""
+    return "".join(f"-of-{_checksum(Path(folder, f'{name}.safetensors'))}" for name in names if name)
 
 
 def _weights_path(name, seed, folder, runs):

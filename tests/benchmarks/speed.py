@@ -10,7 +10,8 @@ products of matrices, in float32, takes too much of that time by itself. (It has
 memory, so it need not be the faster of the two.) Tried, on a processor that multiplies in bfloat16: to round the
 factors of products to bfloat16 took a tenth off at best, and next to nothing in the kept run ("fit, medium", after
 PyTorch's name for it); fit with objective=torch.compile(elbo) took up to a tenth off, both together up to a sixth,
-after 20 s to start; autocast took a tenth more, and flushing denormal numbers changed nothing.
+after 20 s to start; autocast took a tenth more, and flushing denormal numbers, or threads that never sleep
+(OMP_WAIT_POLICY=active), changed nothing.
 
 The article's loop computes in float32 and resizes as it goes. fit computes in bfloat16, on images that were resized
 beforehand; that takes seconds for all 60,000, and is not timed.
