@@ -44,9 +44,9 @@ TASKS = {
     "train": ["-m", "vae_lib.recipes", "train"],
     "measure": ["-m", "vae_lib.recipes", "measure"],
     "benchmark": ["tests/benchmarks/speed.py"],
-    "refresh": ["-m", "vae_lib.pages", "refresh"],
+    "refresh": ["-m", "course.pages", "refresh"],
     "figures": ["figures/draw.py"],
-    "ledger": ["-m", "vae_lib.pages", "ledger"],
+    "ledger": ["-m", "course.pages", "ledger"],
 }
 
 

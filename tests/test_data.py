@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torchvision import datasets, transforms
 
-from vae_lib import data, files
+from vae_lib import data, mnist_files
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FILES = (
@@ -61,10 +61,10 @@ def tiny(monkeypatch, offline):
     for filename, shape in zip(FILES, shapes):
         values = rng.integers(0, 256 if len(shape) == 3 else 10, shape, dtype=np.uint8)
         plain[filename] = struct.pack(f">{len(shape) + 1}I", 0x800 + len(shape), *shape) + values.tobytes()
-    monkeypatch.setattr(files, "SHAPES", dict(zip(FILES, shapes)))
+    monkeypatch.setattr(mnist_files, "SHAPES", dict(zip(FILES, shapes)))
     hashes = tuple(hashlib.md5(plain[filename]).hexdigest() for filename in FILES)
     for name in ("MNIST", "FashionMNIST"):
-        monkeypatch.setitem(files.MD5, name, hashes)
+        monkeypatch.setitem(mnist_files.MD5, name, hashes)
     resources = [(f"{filename}.gz", hashlib.md5(zipped(plain[filename])).hexdigest()) for filename in FILES]
     monkeypatch.setattr(datasets.KMNIST, "resources", resources)
     return plain
@@ -411,7 +411,7 @@ def babbles(handler):
     (breaks_off, "bytes that do not unpack"), (stalls, "no answer within 0.3 seconds"),
 ])
 def test_sample_when_mirrors_fail(tmp_path, monkeypatch, capsys, offline, serve, respond, reason):
-    monkeypatch.setattr(files, "PATIENCE", 0.3)
+    monkeypatch.setattr(mnist_files, "PATIENCE", 0.3)
     monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(respond)] * 2)
     started = time.monotonic()
     assert_is_sample(data.load())
@@ -430,8 +430,8 @@ def test_sample_when_no_mirror_can_be_reached(offline, monkeypatch, capsys):
 
 
 def test_hanging_server_costs_seconds(monkeypatch, capsys, offline, silent):
-    assert files.PATIENCE <= 5
-    monkeypatch.setattr(files, "PATIENCE", 1.0)
+    assert mnist_files.PATIENCE <= 5
+    monkeypatch.setattr(mnist_files, "PATIENCE", 1.0)
     monkeypatch.setattr(datasets.MNIST, "mirrors", [silent] * 8)
     started = time.monotonic()
     assert_is_sample(data.load())
@@ -442,7 +442,7 @@ def test_hanging_server_costs_seconds(monkeypatch, capsys, offline, silent):
 def test_hanging_name_service_costs_seconds(monkeypatch, capsys, offline):
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: release.wait(20) and [])
-    monkeypatch.setattr(files, "PATIENCE", 0.3)
+    monkeypatch.setattr(mnist_files, "PATIENCE", 0.3)
     started = time.monotonic()
     assert_is_sample(data.load())
     assert time.monotonic() - started < 6
@@ -459,7 +459,7 @@ def test_slow_download_that_works_is_not_cut_off(monkeypatch, tiny, serve):
             time.sleep(0.35)
             handler.wfile.write(body[start:start + 4096])
 
-    monkeypatch.setattr(files, "PATIENCE", 1.0)
+    monkeypatch.setattr(mnist_files, "PATIENCE", 1.0)
     monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(slow)])
     started = time.monotonic()
     assert_is_set(data.load(), tiny)

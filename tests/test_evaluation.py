@@ -21,7 +21,6 @@ from torch.distributions import (
 )
 
 from vae_lib import evaluation
-from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.evaluation import (
     active_units,
     average_kl_split,
@@ -31,6 +30,7 @@ from vae_lib.evaluation import (
     nll,
 )
 from vae_lib.exact import LinearGaussian
+from vae_lib.likelihoods import Bernoulli, Gaussian
 from vae_lib.models import dense_ae
 from vae_lib.objectives import log_weights
 from vae_lib.residual import ResidualBlock, residual_vae

@@ -7,9 +7,9 @@ import torch
 from scipy import stats
 from torch.distributions import Independent, Normal
 
-from vae_lib.decoders import Gaussian
-from vae_lib.evaluation import weigh
+from vae_lib.evaluation import importance_estimates
 from vae_lib.flow import Coupling, RealNVP, folded
+from vae_lib.likelihoods import Gaussian
 from vae_lib.models import dense_vae
 from vae_lib.objectives import sleep_phase
 from vae_lib.training import fit
@@ -107,7 +107,7 @@ def test_a_folded_flow_leaves_the_density_of_images_as_it_was():
     torch.testing.assert_close(after, before, rtol=1e-6, atol=0)
     with_normal = density(vae, Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z))
     assert ((with_normal / before - 1).abs() > 0.01).all()
-    assert weigh(other, images, 20_000, progress=False).log_px == pytest.approx(before.log(), abs=0.1)
+    assert importance_estimates(other, images, 20_000, progress=False).log_px == pytest.approx(before.log(), abs=0.1)
 
 
 def test_a_folded_vae_starts_with_the_flows_means_and_shares_nothing():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vae_lib import models
-from vae_lib.decoders import Bernoulli, Gaussian
+from vae_lib.likelihoods import Bernoulli, Gaussian
 from vae_lib.models import (
     AE,
     VAE,

@@ -9,10 +9,10 @@ import torch
 from scipy.integrate import quad
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.exact import LinearGaussian
 from vae_lib.flow import RealNVP
 from vae_lib.gaussian import kl_to_standard_normal
+from vae_lib.likelihoods import Bernoulli, Gaussian
 from vae_lib.models import conv_vae
 from vae_lib.objectives import (
     article_loss,

@@ -10,7 +10,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 import vae_lib
-from vae_lib import pages
+from course import pages
 
 PAGES = pages.paths(folder=pages.FOLDER)
 LIBRARY = [module.name for module in pkgutil.iter_modules(vae_lib.__path__)]
@@ -134,12 +134,14 @@ def write_page(folder, *sources, name="07_page.ipynb"):
 
 
 def test_equations_and_checks_are_found(tmp_path):
-    path = write_page(tmp_path, r"$$a = b \tag{7.1}$$", 'check("7.1", 1, 1.0, against="hand", atol=1e-3)',
+    path = write_page(tmp_path, r"$$a = b \tag{7.1}$$",
+                      'check("7.1", 1, 1.0, against="hand", atol=1e-3, shares="the sum")',
                       'check_at_most("7.2", 0, 1, against="hand")',
                       'try:\n    check("7.1", 1, 2, against="a mistake", atol=0)\nexcept AssertionError:\n    pass')
     assert pages.equations(path) == {"7.1": 0}
-    assert pages.checks(path) == [("7.1", "hand", 1e-3, 1), ("7.2", "hand", 0.0, 2)]
-    assert pages.ledger([path]) == [("7.1", "07_page", "hand", "0.001"), ("7.2", "07_page", "hand", "0")]
+    assert pages.checks(path) == [("7.1", "hand", 1e-3, "the sum", 1), ("7.2", "hand", 0.0, "nothing", 2)]
+    assert pages.ledger([path]) == [("7.1", "07_page", "hand", "the sum", "0.001"),
+                                    ("7.2", "07_page", "hand", "nothing", "0")]
 
 
 def test_a_number_that_stands_twice_is_refused(tmp_path):
@@ -200,6 +202,7 @@ def test_the_tasks_of_the_command_line(tmp_path, capsys, monkeypatch):
     pages.main("ledger")
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"refresh {path}"
-    assert out[1:] == ["equation  page     checked against  to within", "7.1       07_page  hand             0.001"]
+    assert out[1:] == ["equation  page     checked against  shares with it  to within",
+                       "7.1       07_page  hand             nothing         0.001"]
     with pytest.raises(ValueError, match="task: wanted refresh or ledger, got 'fly'"):
         pages.main("fly")

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from vae_lib import recipes
+from vae_lib.checkpoints import save_weights
 from vae_lib.data import ImageData, fixed_binarization, load
-from vae_lib.evaluation import held_out_elbo, nll, weigh
+from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
 from vae_lib.flow import RealNVP, folded
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
-from vae_lib.storage import save_weights
 from vae_lib.training import fit
 
 each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
@@ -67,7 +67,7 @@ def test_the_likelihood_lies_above_the_elbo_by_what_the_log_says(name):
     logged = min(measured, key=lambda found: found["num_samples"])
     vae, prior = recipes._vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
     digits = fixed_binarization(load("MNIST", root="sample").test[:100])
-    weighed = weigh(vae, digits, 128, seed=0, autocast=True, prior=prior, progress=False)
+    weighed = importance_estimates(vae, digits, 128, seed=0, autocast=True, prior=prior, progress=False)
     gap = weighed.log_px - (weighed.log_px_given_z - weighed.kl)
     wider = -logged["elbo"] - logged["nll"] - gap.mean()
     error = 4 * gap.std() / len(gap) ** 0.5
@@ -192,14 +192,14 @@ def test_measure_joins_parts_and_goes_on_after_a_cut(small, monkeypatch):
         calls.append(seed)
         if calls == [0, 1, 2]:
             raise KeyboardInterrupt
-        return weigh(model, x, *arguments, seed=seed, progress=False, **options)
+        return importance_estimates(model, x, *arguments, seed=seed, progress=False, **options)
 
-    monkeypatch.setattr(recipes, "weigh", cut)
+    monkeypatch.setattr(recipes, "importance_estimates", cut)
     with pytest.raises(KeyboardInterrupt):
         recipes.measure("small", 5, **small)
     recipes.measure("small", 5, **small)
     found, model = recipes.training_log("small")["nll"]["5"], recipes.pretrained("small")
-    log_px = torch.cat([weigh(model, x, 5, seed=i, autocast=True).log_px for i, x in enumerate(parts)])
+    log_px = torch.cat([importance_estimates(model, x, 5, seed=i, autocast=True).log_px for i, x in enumerate(parts)])
     assert calls == [0, 1, 2, 2] and len(log_px) == 50
     assert found["nll"] == pytest.approx(-log_px.mean().item())
     assert found["stderr"] == pytest.approx(log_px.std().item() / 50**0.5)
@@ -212,9 +212,9 @@ def test_measure_uses_a_gpu_and_the_log_says_so(small, monkeypatch):
 
     def counted(model, x, num_samples, batch_size, **options):
         decoded.append(batch_size)
-        return weigh(model, x, num_samples, batch_size, **options)
+        return importance_estimates(model, x, num_samples, batch_size, **options)
 
-    monkeypatch.setattr(recipes, "weigh", counted)
+    monkeypatch.setattr(recipes, "importance_estimates", counted)
     recipes.measure("small", 5, **small)
     on_cpu = recipes.training_log("small")["nll"]["5"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vae_lib.decoders import Bernoulli, Gaussian
+from vae_lib.likelihoods import Bernoulli, Gaussian
 from vae_lib.residual import ResidualBlock, ResidualDecoder, ResidualEncoder, residual_vae
 
 

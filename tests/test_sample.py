@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from vae_lib import pages
+from course import pages
 
 WITH_DATA = [path for path in pages.paths() if any("load(" in text for _, text in pages.cells(path, "code"))]
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.distributions import Normal
 
-from vae_lib import storage
-from vae_lib.decoders import Gaussian
+from vae_lib import checkpoints
+from vae_lib.checkpoints import load_weights, save_weights
+from vae_lib.likelihoods import Gaussian
 from vae_lib.models import conv_vae, dense_vae
 from vae_lib.objectives import Bound, elbo
-from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
 
 SHAPE = (1, 4, 4)
@@ -541,9 +541,9 @@ def test_resume_refuses_other_settings(tmp_path, message):
 def test_resume_takes_files_older_than_weight_decay(tmp_path):
     options = dict(batch_size=8, checkpoint=tmp_path / "run", resume=True)
     quiet(small_vae(), GREY, steps=5, **options)
-    tensors, settings = storage.read(tmp_path / "run")
+    tensors, settings = checkpoints.read(tmp_path / "run")
     del settings["weight_decay"]
-    storage.write(tmp_path / "run", tensors, settings)
+    checkpoints.write(tmp_path / "run", tensors, settings)
     assert len(quiet(small_vae(), GREY, steps=7, **options)["elbo"]) == 7
 
 

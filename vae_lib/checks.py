@@ -10,21 +10,24 @@ import torch
 LOW_PRECISION = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def check(number, left, right, *, against, atol, stderr=None):
+def check(number, left, right, *, against, atol, stderr=None, shares="nothing"):
     """Assert |left - right| <= atol everywhere, and say so in one line that names the equation and the source.
 
     `left` and `right` are numbers, arrays or tensors of one shape (or one of them a single number). Without `stderr`
     they must be float64: the check is exact. With `stderr`, the standard error of their difference, the check is
     a measured one: the sides must also agree within 4 standard errors, and these must not exceed `atol`.
 
+    `shares` names the code or formula that both sides go through, if any, and so what the check cannot find wrong.
+
     Raises ValueError or TypeError for sides that cannot be compared, AssertionError when the equation does not hold.
     """
     left, right = _sides(number, left, right, against, atol, exact=stderr is None)
+    common = _common(number, shares)
     difference = (left - right).abs().max().item()
     if difference > atol:
         raise AssertionError(f"({number}) does not hold: {difference:g} from {against}, wanted at most {atol:g}")
     if stderr is None:
-        print(f"({number}) holds against {against}, to within {atol:g}")
+        print(f"({number}) holds against {against}, to within {atol:g}{common}")
         return
     stderr = torch.as_tensor(stderr, dtype=torch.float64)
     if not (stderr.isfinite().all() and (stderr > 0).all() and 4 * stderr.max() <= atol):
@@ -32,19 +35,27 @@ def check(number, left, right, *, against, atol, stderr=None):
                          f"got {stderr.min():g} to {stderr.max():g}")
     if ((left - right).abs() > 4 * stderr).any():
         raise AssertionError(f"({number}) does not hold: {difference:g} from {against}, more than 4 standard errors")
-    print(f"({number}) holds against {against}, to within {atol:g} and 4 standard errors")
+    print(f"({number}) holds against {against}, to within {atol:g} and 4 standard errors{common}")
 
 
-def check_at_most(number, left, right, *, against, atol=0.0):
+def check_at_most(number, left, right, *, against, atol=0.0, shares="nothing"):
     """Assert left <= right + atol everywhere, in float64, and say so in one line that names the equation.
 
     Raises ValueError or TypeError for sides that cannot be compared, AssertionError when the inequality does not hold.
     """
     left, right = _sides(number, left, right, against, atol, exact=True)
+    common = _common(number, shares)
     excess = (left - right).max().item()
     if excess > atol:
         raise AssertionError(f"({number}) does not hold: the left side exceeds {against} by {excess:g}")
-    print(f"({number}) holds as a bound, against {against}" + (f", to within {atol:g}" if atol else ""))
+    print(f"({number}) holds as a bound, against {against}" + (f", to within {atol:g}" if atol else "") + common)
+
+
+def _common(number, shares):
+    """What the printed line says of what the two sides share; nothing for "nothing"."""
+    if not (isinstance(shares, str) and shares):
+        raise ValueError(f"({number}) shares: wanted words, or \"nothing\", got {shares!r}")
+    return "" if shares == "nothing" else f" (both go through {shares})"
 
 
 def _sides(number, left, right, against, atol, exact):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from vae_lib import files
+from vae_lib import mnist_files
 
 HELD_OUT = 10_000
 # (SHA-256 of the images, seed): SHA-256 of the packed bits of their fixed binarisation. MNIST's test images,
@@ -54,8 +54,8 @@ def load(name="MNIST", root=None):
     Raises ValueError for an unknown name or a refused file, FileNotFoundError for a set that cannot be had
     (for MNIST the sample serves).
     """
-    if not isinstance(name, str) or name not in files.MD5:
-        raise ValueError(f"name: wanted one of {', '.join(files.MD5)}, got {name!r}")
+    if not isinstance(name, str) or name not in mnist_files.MD5:
+        raise ValueError(f"name: wanted one of {', '.join(mnist_files.MD5)}, got {name!r}")
     root = root or os.environ.get("VAE_DATA")
     if str(root) != "sample":
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vae_lib")
@@ -84,16 +84,16 @@ def sample():
 def _load_full(name, folder, may_replace):
     """All of a set as ImageData (of MNIST the sample, if need be), and remarks."""
     arrays, notes = {}, []
-    for filename in files.SHAPES:
-        arrays[filename], damage = files.find(name, folder, filename)
+    for filename in mnist_files.SHAPES:
+        arrays[filename], damage = mnist_files.find(name, folder, filename)
         if damage and arrays[filename] is None and not may_replace:
             raise ValueError(f"{folder}: {'; '.join(damage)}. Remove or replace it.")
         notes += damage
-    missing = [filename for filename in files.SHAPES if arrays[filename] is None]
+    missing = [filename for filename in mnist_files.SHAPES if arrays[filename] is None]
     try:
-        for filename, (packed, array) in files.download(name, missing).items():
+        for filename, (packed, array) in mnist_files.download(name, missing).items():
             arrays[filename] = array
-            notes += files.keep(folder, filename, packed)
+            notes += mnist_files.keep(folder, filename, packed)
     except OSError as error:
         notes.append(f"{name} could not be downloaded: {error}")
         if name == "MNIST":

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from vae_lib.decoders import Bernoulli
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.likelihoods import Bernoulli
 from vae_lib.memory import keeping_freed_memory
-from vae_lib.models import AE, evaluating
+from vae_lib.models import AE
+from vae_lib.modes import evaluating
 from vae_lib.objectives import elbo, log_weights, sample_posterior
 
 
@@ -26,7 +27,7 @@ class HeldOut(NamedTuple):
     stderr: float
 
 
-class Weighed(NamedTuple):
+class ImportanceEstimates(NamedTuple):
     """What the importance samples of each image gave, four tensors (N,): log p(x), the effective sample size, the
     mean of log p(x|z), and the KL. In nats but for the size; float64."""
 
@@ -109,17 +110,18 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     2016, section 5.
     """
     _check_images(model, x, at_least=2)
-    return average(weigh(model, x, num_samples, batch_size, seed, autocast, progress, prior), num_samples)
+    estimates = importance_estimates(model, x, num_samples, batch_size, seed, autocast, progress, prior)
+    return average_estimates(estimates, num_samples)
 
 
-def average(weighed, num_samples):
-    """The NLL of images that were weighed with num_samples samples each, at once or in parts that were joined."""
-    nll, size, log_px_given_z, kl = (values.mean().item() for values in weighed)
-    return NLL(-nll, _stderr(weighed.log_px), size, log_px_given_z - kl, log_px_given_z, kl, num_samples)
+def average_estimates(estimates, num_samples):
+    """The NLL over images, from what `importance_estimates` found for them, at once or in parts that were joined."""
+    nll, size, log_px_given_z, kl = (values.mean().item() for values in estimates)
+    return NLL(-nll, _stderr(estimates.log_px), size, log_px_given_z - kl, log_px_given_z, kl, num_samples)
 
 
-def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
-    """What `nll` averages, image by image: a Weighed. Arguments and errors are those of `nll`, but N >= 1."""
+def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
+    """What `nll` averages, image by image: ImportanceEstimates. Arguments, errors as for `nll`, but N >= 1."""
     _check_images(model, x)
     _check_prior(prior)
     _check_counts(num_samples=num_samples, batch_size=batch_size)
@@ -133,16 +135,16 @@ def weigh(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, pro
               tqdm(total=len(x), disable=not progress, unit="images") as bar):
             for images in x.split(batch_size // samples_at_once):
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    results.append(_weigh(model, images.to(device), num_samples, samples_at_once, generator, prior))
+                    results.append(_estimates(model, images.to(device), num_samples, samples_at_once, generator, prior))
                 bar.update(len(images))
     finally:
         model.to(memory_format=torch.contiguous_format)
-    weighed = Weighed(*torch.cat(results, dim=1))
-    _refuse_nan(**weighed._asdict())
-    return weighed
+    estimates = ImportanceEstimates(*torch.cat(results, dim=1))
+    _refuse_nan(**estimates._asdict())
+    return estimates
 
 
-def _weigh(model, x, num_samples, at_once, generator, prior):
+def _estimates(model, x, num_samples, at_once, generator, prior):
     """log p(x), effective sample size, mean log p(x|z) and KL of each image, from samples taken `at_once`: (4, N)."""
     mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
     log_sum, log_sum_squares = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)

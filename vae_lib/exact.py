@@ -9,8 +9,8 @@ import math
 
 import torch
 
-from vae_lib.decoders import positive
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
+from vae_lib.likelihoods import positive
 
 
 class LinearGaussian:

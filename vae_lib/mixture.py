@@ -8,9 +8,9 @@ is q = theta.responsibilities(x), its M step theta = m_step(x, q).
 
 import torch
 
-from vae_lib.decoders import positive
 from vae_lib.exact import float64
 from vae_lib.gaussian import log_normal
+from vae_lib.likelihoods import positive
 
 TINY = torch.finfo(torch.float64).tiny  # stands for zero where a logarithm is taken
 

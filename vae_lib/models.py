@@ -5,17 +5,15 @@ Images are floats of shape (batch, C, H, W); latents have shape (..., latent_dim
 """
 
 import math
-from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from itertools import pairwise
 from numbers import Integral
 
-import torch
 from torch import nn
 
-from vae_lib.decoders import Bernoulli, Gaussian
 from vae_lib.gaussian import reparameterize
+from vae_lib.likelihoods import Bernoulli, Gaussian
 
 
 def are_sizes(values):
@@ -281,21 +279,3 @@ def article_conv_vae(image_shape=(1, 64, 64), latent_dim=128):
 def article_dense_vae(image_shape=(1, 64, 64), latent_dim=32):
     """The article's fully connected network, without any activation (kept: page 07), and variance 1/2."""
     return dense_vae(image_shape, (512, 256), latent_dim, activation=None, likelihood=Gaussian(0.5))
-
-
-@contextmanager
-def evaluating(*models):
-    """Evaluation mode and no gradients inside; afterwards each part of the models is in the mode it was in.
-
-    Of what is no module, such as a distribution for a prior, or None, nothing changes.
-    """
-    models = [model for model in models if isinstance(model, nn.Module)]
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.models import evaluating
+from vae_lib.modes import evaluating
 
 
 class Bound(NamedTuple):

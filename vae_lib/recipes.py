@@ -18,14 +18,21 @@ from typing import NamedTuple
 
 import torch
 
-from vae_lib import storage
+from vae_lib import checkpoints
+from vae_lib.checkpoints import load_weights, save_weights
 from vae_lib.data import fixed_binarization, load, validation_split
-from vae_lib.evaluation import Weighed, active_units, average, encode_all, held_out_elbo, weigh
+from vae_lib.evaluation import (
+    ImportanceEstimates,
+    active_units,
+    average_estimates,
+    encode_all,
+    held_out_elbo,
+    importance_estimates,
+)
 from vae_lib.flow import RealNVP, folded
 from vae_lib.models import conv_vae
 from vae_lib.objectives import ex_post, resampled_dreg, sleep_phase
 from vae_lib.residual import residual_vae
-from vae_lib.storage import load_weights, save_weights
 from vae_lib.training import fit
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -223,10 +230,11 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")
         if not part.exists():
-            storage.write(part, weigh(vae, images, num_samples, DECODED[device], seed=i, autocast=True,
-                                      prior=prior)._asdict())
-        parts.append(Weighed(**storage.read(part)[0]))
-    found = average(Weighed(*map(torch.cat, zip(*parts))), num_samples)._asdict()
+            estimates = importance_estimates(vae, images, num_samples, DECODED[device], seed=i, autocast=True,
+                                             prior=prior)
+            checkpoints.write(part, estimates._asdict())
+        parts.append(ImportanceEstimates(**checkpoints.read(part)[0]))
+    found = average_estimates(ImportanceEstimates(*map(torch.cat, zip(*parts))), num_samples)._asdict()
     log = json.loads(path.read_text())
     log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
                                                            "machine": _machine()}

@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.functional import pixel_shuffle, relu
 
-from vae_lib.decoders import Bernoulli
+from vae_lib.likelihoods import Bernoulli
 from vae_lib.models import VAE, ConvEncoder, takes_latents, takes_sizes
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae_lib import storage
+from vae_lib import checkpoints
 from vae_lib.data import binarize, to_unit
-from vae_lib.decoders import Bernoulli
+from vae_lib.likelihoods import Bernoulli
 from vae_lib.memory import keeping_freed_memory
 from vae_lib.objectives import Bound, elbo
 
@@ -113,7 +113,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                 means = [sum(history[name][-100:]) / len(history[name][-100:]) for name in history]
                 bar.set_postfix_str("ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means))
             if saved:
-                storage.write(checkpoint, tensors | _as_tensors(history, generator), settings)
+                checkpoints.write(checkpoint, tensors | _as_tensors(history, generator), settings)
         for name, average in averages.items():
             tensors[f"model.{name}"].copy_(average)
     return history
@@ -244,7 +244,7 @@ def _resume(path, resume, steps, settings, tensors, history):
         return None
     if not resume:
         raise FileExistsError(f"checkpoint: {path} exists; go on from it with resume=True, or remove it")
-    found, saved = storage.read(path)
+    found, saved = checkpoints.read(path)
     if not saved:
         raise ValueError(f"checkpoint: {path} was not written by fit")
     saved.setdefault("weight_decay", 0.0)  # files older than this argument
@@ -255,7 +255,7 @@ def _resume(path, resume, steps, settings, tensors, history):
     if len(past["elbo"]) > steps:
         raise ValueError(f"steps: {path} has {len(past['elbo'])} steps behind it, got {steps}")
     random_state = found.pop("random")
-    storage.fill(tensors, found, path)
+    checkpoints.fill(tensors, found, path)
     history.update(past)
     return random_state
 

@@ -1,7 +1,7 @@
 """The pages as files: how they are stored, and the ledger of their equations.
 
-`python -m vae_lib.pages refresh [04 ...]` executes pages and stores them in one normal form;
-`python -m vae_lib.pages ledger` prints each numbered equation with what it was checked against.
+`python -m course.pages refresh [04 ...]` executes pages and stores them in one normal form;
+`python -m course.pages ledger` prints each numbered equation with what it was checked against.
 """
 
 import ast
@@ -21,11 +21,12 @@ KEPT_METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python"
 
 
 class Check(NamedTuple):
-    """One call of `check` or `check_at_most` in a page: what it compares with, and how closely."""
+    """One call of `check` or `check_at_most` in a page: its witness, how closely they agree, and what they share."""
 
     number: str
     against: str
     atol: float
+    shares: str
     cell: int
 
 
@@ -55,7 +56,7 @@ def equations(path):
 def checks(path):
     """The checks of a page, in order, but for those in a `try`, which are meant to fail.
 
-    Number, `against` and `atol` must be literals, so that the ledger can be read.
+    Number, `against`, `atol` and `shares` must be literals, so that the ledger can be read.
     """
     found = []
     for i, text in cells(path, "code"):
@@ -65,14 +66,15 @@ def checks(path):
         for call in calls:
             if getattr(call.func, "id", "") in ("check", "check_at_most"):
                 options = {option.arg: ast.literal_eval(option.value) for option in call.keywords
-                           if option.arg in ("against", "atol")}
-                found.append(Check(ast.literal_eval(call.args[0]), cell=i, **{"atol": 0.0, **options}))
+                           if option.arg in ("against", "atol", "shares")}
+                options = {"atol": 0.0, "shares": "nothing"} | options
+                found.append(Check(ast.literal_eval(call.args[0]), cell=i, **options))
     return found
 
 
 def ledger(pages):
-    """One row for each check: equation, page, what it was checked against, tolerance."""
-    return [(check.number, Path(page).stem, check.against, f"{check.atol:g}")
+    """One row for each check: equation, page, its witness, what the witness shares with it, tolerance."""
+    return [(check.number, Path(page).stem, check.against, check.shares, f"{check.atol:g}")
             for page in pages for check in checks(page)]
 
 
@@ -109,8 +111,8 @@ def main(task, *names):
             print(f"refresh {path}", flush=True)
             refresh(path)
     elif task == "ledger":
-        rows = [("equation", "page", "checked against", "to within"), *ledger(paths(names))]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        rows = [("equation", "page", "checked against", "shares with it", "to within"), *ledger(paths(names))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     else:

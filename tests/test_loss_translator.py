@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn import functional as F
 
-from vae_lib.losses import translate_loss
+from vae_lib.loss_translator import translate_loss
 
 
 def kld(mu, log_var):

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal
 
-from vae_lib.decoders import (
+from vae_lib.likelihoods import (
     Bernoulli,
     Gaussian,
     LearnedVarianceGaussian,

@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 from typing import NamedTuple
 
-from vae_lib.decoders import positive
+from vae_lib.likelihoods import positive
 
 REDUCTIONS = ("sum", "mean")
 

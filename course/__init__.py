@@ -1,0 +1,1 @@
+"""What builds the course from its pages; no part of the library, nor of its wheel."""
