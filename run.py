@@ -4,6 +4,7 @@
     python3 run.py test               run all unit tests and pages, and measure what they cover of vae_lib
     python3 run.py test 04 -x         run page 04 alone: pages or paths first, then options of pytest
     python3 run.py test -k kl         options alone: every test and page that they select
+    python3 run.py sample             run the pages that use MNIST once more, on the sample that needs no network
     python3 run.py train RECIPE       train a recorded recipe; --seed 1 for another run of it
     python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
     python3 run.py benchmark          compare the speed of training with other ways to train (ten minutes)
@@ -11,7 +12,9 @@
     python3 run.py figures            draw what the README shows into figures/
     python3 run.py ledger             print the table of equations and their checks
 
-The first run makes .venv with the versions in constraints.txt, unless the running Python has them already.
+The first run makes .venv with the versions in constraints.txt, unless the running Python has them already. On Linux
+it asks for torch without CUDA where it finds no NVIDIA driver: VAE_TORCH=cpu or VAE_TORCH=cuda decides otherwise, and
+VAE_TORCH=URL names the index that serves the CPU build.
 """
 import sys
 
@@ -25,18 +28,24 @@ import importlib.util
 import itertools
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
+import threading
 import tomllib
+import urllib.parse
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "vae-lib-stamp"  # fingerprint() of what run.py installed in .venv, or UNFINISHED
 UNFINISHED = "unfinished"
-SIZE = "6.2 GB of disk, or 1.6 GB with a CPU build of torch (README.md says how)"
-INSTALL = ["-m", "pip", "install", "-c", "constraints.txt", "-e", ".[test]"]
+SIZE = "1.6 GB of disk with a CPU build of torch, 6.2 GB with one for CUDA"
+INSTALL = ["-c", "constraints.txt", "-e", ".[test]"]
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PATIENCE = 5  # seconds that an index may take to say whether it has the CPU build
 TASKS = {
     "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
             "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"],
@@ -44,6 +53,7 @@ TASKS = {
     "train": ["-m", "vae_lib.recipes", "train"],
     "measure": ["-m", "vae_lib.recipes", "measure"],
     "benchmark": ["tests/benchmarks/speed.py"],
+    "sample": ["-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"],
     "refresh": ["-m", "course.pages", "refresh"],
     "figures": ["figures/draw.py"],
     "ledger": ["-m", "course.pages", "ledger"],
@@ -73,7 +83,8 @@ def lacking():
         if version != wanted[name]:
             return "{} {}, not {}".format(name, version, wanted[name])
     path = sys.path[:]
-    sys.path[:] = [p for p in path if pathlib.Path(p).resolve() != ROOT]  # as in a notebook's kernel
+    if pathlib.Path(path[0]).resolve() == ROOT:  # run.py's own folder, which a notebook's kernel does not have
+        del sys.path[0]
     spec = importlib.util.find_spec("vae_lib")
     sys.path[:] = path
     ours = spec and spec.origin and pathlib.Path(spec.origin).resolve().parent == ROOT / "vae_lib"
@@ -81,9 +92,57 @@ def lacking():
 
 
 def fingerprint():
-    """Hash of what .venv must hold; the folder counts too, as the editable install points to it."""
+    """Hash of what .venv must hold. The folder's place is no part of it: a moved course works on."""
     files = [(ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
-    return hashlib.sha256(b"\0".join(files + [str(ROOT).encode()])).hexdigest()
+    return hashlib.sha256(b"\0".join(files)).hexdigest()
+
+
+def has_nvidia_driver():
+    return os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
+
+
+def cpu_index():
+    """The index to ask for a CPU build of torch, or None: where CUDA can be used, or pip's own index has one."""
+    wish = os.environ.get("VAE_TORCH") or ("cuda" if has_nvidia_driver() else "cpu")
+    if wish == "cuda" or (wish == "cpu" and sys.platform != "linux"):
+        return None
+    if wish == "cpu":
+        return CPU_INDEX
+    if urllib.parse.urlsplit(wish).scheme not in ("http", "https", "file"):
+        sys.exit("run.py: VAE_TORCH: wanted cpu, cuda or the URL of an index, got " + wish)
+    return wish.rstrip("/")
+
+
+def cannot_serve(index, version):
+    """Why the index cannot serve the CPU build of torch, in words, or "". The name look-up may hang: PATIENCE."""
+    answers = queue.Queue()
+
+    def ask():
+        try:
+            url = index + "/torch/" + ("index.html" if index.startswith("file:") else "")
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+                page = urllib.parse.unquote(response.read().decode("utf-8", "replace"))
+            answers.put("" if "torch-{}+cpu".format(version) in page else "it has no torch {}+cpu".format(version))
+        except Exception as error:  # whatever is wrong with it, there is another index
+            answers.put(str(error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        return "no answer within {} seconds".format(PATIENCE)
+
+
+def install_cpu_torch(installer, index):
+    """Put the CPU builds of torch and torchvision into .venv, or say in one line why the ordinary index serves."""
+    wanted = pins()
+    problem = cannot_serve(index, wanted["torch"])
+    if not problem:
+        packages = ["{}=={}+cpu".format(name, wanted[name]) for name in ("torch", "torchvision")]
+        if not subprocess.call(installer + ["--no-deps", "--index-url", index] + packages, cwd=str(ROOT)):
+            return
+        problem = "it failed to serve " + " and ".join(packages)
+    say("{} cannot be used ({}): torch comes with CUDA from the ordinary index".format(index, problem))
 
 
 def step(argv, hint):
@@ -94,6 +153,7 @@ def step(argv, hint):
 def install():
     """Make .venv, or bring it to the pins. Killed on the way, it is marked as unfinished, and made anew."""
     before = STAMP.read_text() if STAMP.exists() else ""
+    uv = shutil.which("uv")
     if PYTHON.exists() and before != UNFINISHED:
         say("bringing .venv to the versions in constraints.txt")
     elif VENV.exists() and not before:
@@ -105,15 +165,22 @@ def install():
         STAMP.write_text(UNFINISHED)
         for path in set(VENV.iterdir()) - {STAMP}:
             shutil.rmtree(str(path)) if path.is_dir() and not path.is_symlink() else path.unlink()
-        step([sys.executable, "-m", "venv", str(VENV)], "this Python cannot make environments. On Debian or "
-             "Ubuntu: apt install python3-venv. Then try again")
+        make = [uv, "venv", "--seed", "--allow-existing", "--python"] if uv else []
+        step(make + [sys.executable] + ([] if uv else ["-m", "venv"]) + [str(VENV)], "this Python cannot make "
+             "environments. On Debian or Ubuntu: apt install python3-venv. Then try again")
+    installer = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install"]
     STAMP.write_text(UNFINISHED)
     try:
-        step([str(PYTHON)] + INSTALL, "pip says why in its last lines above. Is the network up, and is there "
+        index = cpu_index()
+        if index:
+            install_cpu_torch(installer, index)
+        step(installer + INSTALL, "the last lines above say why. Is the network up, and is there "
              "room: {}? Then try again; if it fails again, remove .venv first".format(SIZE))
     except SystemExit:
-        STAMP.write_text(before)  # pip refused before it changed anything: an older .venv is still whole
+        STAMP.write_text(before)  # refused before anything changed: an older .venv is still whole
         raise
+    for packages in itertools.chain(VENV.glob("lib/python*/site-packages"), VENV.glob("Lib/site-packages")):
+        (packages / "vae_lib_here.pth").write_text(os.path.relpath(str(ROOT), str(packages)) + "\n")  # moves along
     STAMP.write_text(fingerprint())
 
 
@@ -138,11 +205,17 @@ def test_arguments(args):
         return whole + (options or ["--cov=vae_lib"])
     targets = []
     for place in places:
-        pages = list(ROOT.glob("notebooks/{}_*.ipynb".format(place))) if re.fullmatch(r"\d\d", place) else []
+        pages = sorted(ROOT.glob("notebooks/{}_*.ipynb".format(place))) if re.fullmatch(r"\d\d|[A-Z]", place) else []
         if not pages and not (ROOT / place.split("::")[0]).exists():
-            sys.exit("run.py: no page or path {}. A page is named by its two digits: 04".format(place))
+            sys.exit("run.py: no page or path {}. A page is named by its two digits: 04; the appendix: A".format(place))
         targets += [str(page.relative_to(ROOT)) for page in pages] or [place]
     return targets + options
+
+
+def pages_with_data():
+    """The pages that load MNIST."""
+    pages = sorted(ROOT.glob("notebooks/*.ipynb"))
+    return [str(page.relative_to(ROOT)) for page in pages if "load(" in page.read_text(encoding="utf-8")]
 
 
 def settle_environment(one_thread):
@@ -161,6 +234,8 @@ def main(args):
         sys.exit(0 if task in ("-h", "--help") else "run.py: there is no task " + task)
     if task == "test":
         args = test_arguments(args)
+    elif task == "sample":
+        args, os.environ["VAE_DATA"] = pages_with_data() + args, "sample"
     elif task == "lab" and hasattr(os, "geteuid") and os.geteuid() == 0:
         args = ["--allow-root"] + args  # as in a container; JupyterLab refuses root otherwise
     settle_environment(one_thread=task == "refresh")

@@ -104,14 +104,14 @@ def refresh(path):
     nbformat.write(normalise(notebook), path)
 
 
-def main(task, *names):
+def main(task, *names, folder=FOLDER):
     """Run a task from the command line."""
     if task == "refresh":
-        for path in paths(names):
+        for path in paths(names, folder):
             print(f"refresh {path}", flush=True)
             refresh(path)
     elif task == "ledger":
-        rows = [("equation", "page", "checked against", "shares with it", "to within"), *ledger(paths(names))]
+        rows = [("equation", "page", "checked against", "shares with it", "to within"), *ledger(paths(names, folder))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -4,6 +4,7 @@ import ast
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -42,15 +43,18 @@ def library_definitions():
     return {name: text for source in sources for name, text in definitions(source).items() if name[0] != "_"}
 
 
-def test_there_are_pages():
-    assert len(PAGES) >= 1 and PAGES == sorted(PAGES)
+CHAPTERS = [path for path in PAGES if pages.equations(path)]  # all but the page for half an hour and the appendix
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=[path.stem for path in CHAPTERS])
+
+
+def test_the_chapters_are_numbered_without_a_gap():
+    assert [path.name[:2] for path in CHAPTERS] == [f"{number:02}" for number in range(len(CHAPTERS))]
 
 
 @each_page
 def test_every_equation_has_a_check_below_it_and_every_check_an_equation(path):
     equations, checks = pages.equations(path), pages.checks(path)
     assert set(equations) == {check.number for check in checks}
-    assert all(number.split(".")[0] == str(int(path.name[:2])) for number in equations)
     assert list(equations) == [f"{int(path.name[:2])}.{i + 1}" for i in range(len(equations))]
     for check in checks:
         assert check.cell > equations[check.number], f"({check.number}) is checked above its equation"
@@ -92,18 +96,45 @@ def test_every_picture_has_alternative_text(path):
 def test_code_is_short_and_imports_by_name(path):
     sources = [text for _, text in pages.cells(path, "code")]
     assert max(len(text.splitlines()) for text in sources) <= 25
-    assert 20 <= len(sources) <= 45
+    assert len(sources) <= 40
     for text in sources:
         assert not re.search(r"import \*|^\s*[%!]|;\s*$", text, re.MULTILINE), text
 
 
+def prose(path):
+    return "\n".join(text for _, text in pages.cells(path, "markdown"))
+
+
 @each_page
-def test_the_page_has_the_parts_that_a_reader_looks_for(path):
-    prose = "\n".join(text for _, text in pages.cells(path, "markdown"))
-    assert re.match(rf"# {path.name[:2]} · .+\?\n", prose), "the title asks the page's question"
-    for part in ("## Pitfall", "## Summary", "## Exercises", "## References", "*Before this page:*",
-                 "*Time on a laptop CPU:*", "*Where it stands:*"):
-        assert part in prose, f"{part} is missing"
+def test_the_page_opens_with_what_its_reader_asks_first(path):
+    name = re.match(r"\d\d|[A-Z]", path.name).group()
+    assert re.match(rf"# {name} · .+\?\n", prose(path)), "the title asks the page's question"
+    for part in ("*Before this page:*", "*Time on a laptop CPU:*", "*Where it stands:*"):
+        assert part in prose(path), f"{part} is missing"
+
+
+@each_chapter
+def test_the_chapter_has_the_parts_that_a_reader_looks_for(path):
+    for part in ("## Pitfall", "## Summary", "## Exercises", "## References"):
+        assert part in prose(path), f"{part} is missing"
+
+
+@each_page
+def test_links_between_pages_lead_somewhere(path):
+    """To a page that exists and, behind a #, to one of its headings, as JupyterLab and GitHub name them."""
+    for name, anchor in re.findall(r"\]\(([^)#\s:]*\.ipynb)?(?:#([^)\s]+))?\)", prose(path)):
+        target = path.parent / (name or path.name)
+        assert target.exists(), f"{name} is missing"
+        headings = re.findall(r"(?m)^#+ (.+)$", prose(target))
+        assert not anchor or anchor in {heading.strip().replace(" ", "-") for heading in headings}, f"#{anchor}"
+
+
+@each_page
+def test_the_readme_names_the_page_and_the_minutes_that_it_states(path):
+    minutes = re.search(r"(\d+) minutes to read", prose(path)).group(1)
+    assert int(minutes) <= 60
+    (row,) = [line for line in Path("README.md").read_text().splitlines() if f"](notebooks/{path.name})" in line]
+    assert row.rstrip().endswith(f"| {minutes} |")
 
 
 @pytest.mark.parametrize("name", ["00", "02", "10"])
@@ -194,12 +225,11 @@ def test_a_page_that_fails_is_not_written(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_the_tasks_of_the_command_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pages.paths, "__defaults__", ((), tmp_path))
+def test_the_tasks_of_the_command_line(tmp_path, capsys):
     path = write_page(tmp_path, r"$$a = b \tag{7.1}$$", 'def check(*a, **k): pass',
                       'check("7.1", 1, 1.0, against="hand", atol=1e-3)')
-    pages.main("refresh", "07")
-    pages.main("ledger")
+    pages.main("refresh", "07", folder=tmp_path)
+    pages.main("ledger", folder=tmp_path)
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"refresh {path}"
     assert out[1:] == ["equation  page     checked against  shares with it  to within",

@@ -1,11 +1,9 @@
-"""The project holds together: one set of versions everywhere, and run.py does what the README says."""
+"""The project holds together: one set of versions everywhere, a whole wheel, and clean code."""
 
 import ast
 import importlib.metadata
-import importlib.util
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import run
-from vae_lib.data import load
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -107,35 +104,40 @@ def test_conda_gives_python_and_pip_and_pip_the_rest():
     python, pip, rest = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert (python, pip) == ("python" + PROJECT["requires-python"], "pip")
     assert rest == {"pip": ["-c constraints.txt", "-e .[test]"]}
-    assert run.INSTALL == ["-m", "pip", "install", *" ".join(rest["pip"]).split()]
+    assert run.INSTALL == " ".join(rest["pip"]).split()
 
 
 def test_the_workflow_only_calls_run_py():
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     steps = workflow["jobs"]["test"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["python3 run.py test"]
+    assert [step["run"] for step in steps if "run" in step] == ["python3 run.py test", "python3 run.py sample"]
     versions = [step["with"]["python-version"] for step in steps if "python-version" in step.get("with", {})]
     assert [f">={version}" for version in versions] == [PROJECT["requires-python"]]
 
 
-def test_ci_only_calls_run_py_with_the_data_beside_the_repository(tmp_path):
+def test_ci_runs_the_tests_with_the_data_beside_the_repository_and_then_the_sample(tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "run.py").write_text("import os, sys\n"
-                                     "print(sys.argv[1:], repr(os.environ['VAE_DATA']))\nsys.exit(7)\n")
+                                     "print(sys.argv[1:], repr(os.environ.get('VAE_DATA')))\n"
+                                     "sys.exit(7 if sys.argv[1] == os.environ['FAILS'] else 0)\n")
     unset = {name: value for name, value in os.environ.items() if name != "VAE_DATA"}
+    both = ["test", "sample"]
     for given, seen in ({}, "../shared/data"), ({"VAE_DATA": ""}, ""), ({"VAE_DATA": "sample"}, "sample"):
-        done = subprocess.run([tmp_path / ".ci/run"], env=unset | given, cwd="/",
-                              capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (7, f"['test'] {seen!r}\n")
-    lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert len([line for line in lines if not line.startswith("#")]) == 2
+        for fails, status, tasks in ("test", 7, both[:1]), ("sample", 7, both), ("", 0, both):
+            done = subprocess.run([tmp_path / ".ci/run"], env=unset | given | {"FAILS": fails}, cwd="/",
+                                  capture_output=True, text=True)
+            assert (done.returncode, done.stdout.splitlines()[0]) == (status, f"['test'] {seen!r}")
+            assert [line.split("'")[1] for line in done.stdout.splitlines()] == tasks
 
 
-@pytest.mark.parametrize("name", ["run.py", "pyproject.toml", "constraints.txt", "environment.yml", ".ci/run",
-                                  ".github/workflows/test.yml", "conftest.py"])
-def test_no_package_index_is_hard_coded(name):
-    assert not re.search(r"https?://|--(extra-)?index-url|find-links", (ROOT / name).read_text())
+def test_only_run_py_names_an_index_and_only_that_of_the_cpu_build():
+    found = {}
+    for name in ("run.py", "pyproject.toml", "constraints.txt", "environment.yml", ".ci/run", "conftest.py",
+                 ".github/workflows/test.yml"):
+        for url in re.findall(r"https?://[^\s\"']+|find-links\S*", (ROOT / name).read_text()):
+            found.setdefault(name, set()).add(url)
+    assert found == {"run.py": {"https://download.pytorch.org/whl/cpu"}}
 
 
 def test_the_wheel_holds_every_module_weight_and_licence(tmp_path):
@@ -184,281 +186,3 @@ def test_measured_results_are_masked_to_the_end_of_the_line(pytestconfig):
     (pattern, replacement), = get_sanitize_patterns(path.read_text())
     text = "exact = 1\nELBO ≈ -97.3 nats, 128 images\nexact = 2\n"
     assert re.sub(pattern, replacement, text) == "exact = 1\nELBO (measured)\nexact = 2\n"
-
-
-# run.py
-
-FAKE_PYTHON = """#!/bin/sh
-echo "$*" >> "$FAKE_LOG"
-if [ "$2" = "$FAKE_FAILS" ]; then exit 1; fi
-if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
-"""
-
-
-@pytest.fixture
-def course(tmp_path, monkeypatch):
-    """run.py as a module of a folder of its own, and a Python that only notes what it is asked to do."""
-    root = tmp_path / "course"
-    (root / "notebooks").mkdir(parents=True)
-    (root / "notebooks/04_gaussian_kl.ipynb").touch()
-    (root / "tests").mkdir()
-    for name in ("run.py", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, root / name)
-    fake = tmp_path / "python"
-    fake.write_text(FAKE_PYTHON)
-    fake.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(fake))
-    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("FAKE_FAILS", "nothing")
-    spec = importlib.util.spec_from_file_location("course_run", root / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def asked(tmp_path):
-    """What the fake Python was asked to do since the last call."""
-    def read():
-        log = tmp_path / "log"
-        lines = log.read_text().splitlines() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return lines
-    return read
-
-
-PIP = "-m pip install -c constraints.txt -e .[test]"
-
-
-def start(root, *args):
-    """run.py as a user starts it, with the Python that runs the tests."""
-    return subprocess.run([PYTHON, root / "run.py", *args], capture_output=True, text=True, cwd=root.parent)
-
-
-def test_old_pythons_can_read_run_py_and_are_told(monkeypatch):
-    with pytest.raises(SyntaxError):
-        ast.parse("f'{1}'", feature_version=(3, 5))
-    ast.parse((ROOT / "run.py").read_text(), feature_version=(3, 5))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    with pytest.raises(SystemExit, match="needs Python 3.11 or newer, and this is 3.9"):
-        runpy.run_path(str(ROOT / "run.py"))
-
-
-def test_the_first_run_makes_the_environment_and_the_second_reuses_it(course, asked, capsys):
-    assert course.find_python() == str(course.PYTHON)
-    assert asked() == [f"-m venv {course.VENV}", PIP]
-    assert course.STAMP.read_text() == course.fingerprint()
-    assert "making .venv" in capsys.readouterr().out
-    assert course.find_python() == str(course.PYTHON)
-    assert (asked(), capsys.readouterr().out) == ([], "")
-
-
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_changed_pins_are_installed(course, asked, name):
-    course.find_python()
-    asked()
-    with (course.ROOT / name).open("a") as file:
-        file.write("# changed\n")
-    course.find_python()
-    assert asked() == [PIP]
-    course.find_python()
-    assert asked() == []
-
-
-def test_an_update_that_pip_refuses_keeps_the_old_environment(course, asked, monkeypatch):
-    course.find_python()
-    stamp = course.STAMP.read_text()
-    (course.VENV / "package").touch()
-    with (course.ROOT / "constraints.txt").open("a") as file:
-        file.write("# changed\n")
-    monkeypatch.setenv("FAKE_FAILS", "pip")
-    with pytest.raises(SystemExit, match="Is the network up"):
-        course.find_python()
-    assert course.STAMP.read_text() == stamp
-    monkeypatch.setenv("FAKE_FAILS", "nothing")
-    asked()
-    course.find_python()
-    assert asked() == [PIP]
-    assert (course.VENV / "package").exists()
-
-
-def test_an_update_that_is_killed_makes_the_environment_anew(course, asked, monkeypatch):
-    course.find_python()
-    with (course.ROOT / "constraints.txt").open("a") as file:
-        file.write("# changed\n")
-
-    def killed(argv, hint):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(course, "step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            course.find_python()
-    asked()
-    course.find_python()
-    assert asked() == [f"-m venv {course.VENV}", PIP]
-
-
-def test_a_moved_folder_is_installed_again(course, asked):
-    before = course.fingerprint()
-    course.ROOT = course.ROOT.parent / "moved"
-    (course.ROOT.parent / "course").rename(course.ROOT)
-    assert course.fingerprint() != before
-
-
-def test_a_first_install_that_fails_is_made_anew(course, asked, monkeypatch):
-    monkeypatch.setenv("FAKE_FAILS", "pip")
-    with pytest.raises(SystemExit, match="(?s)step failed: .*pip install.*Is the network up"):
-        course.find_python()
-    assert course.STAMP.read_text() == course.UNFINISHED
-    (course.VENV / "half/lib").mkdir(parents=True)
-    (course.VENV / "lib64").symlink_to("half")
-    monkeypatch.setenv("FAKE_FAILS", "nothing")
-    asked()
-    course.find_python()
-    assert asked() == [f"-m venv {course.VENV}", PIP]
-    assert {path.name for path in course.VENV.iterdir()} == {"bin", course.STAMP.name}
-
-
-def test_a_python_without_venv_names_the_package(course, asked, monkeypatch):
-    monkeypatch.setenv("FAKE_FAILS", "venv")
-    with pytest.raises(SystemExit, match="(?s)step failed: .*-m venv.*apt install python3-venv"):
-        course.find_python()
-    monkeypatch.setenv("FAKE_FAILS", "nothing")
-    asked()
-    course.find_python()
-    assert asked() == [f"-m venv {course.VENV}", PIP]
-
-
-def test_an_environment_that_others_made_is_kept(course, asked, tmp_path):
-    course.PYTHON.parent.mkdir(parents=True)
-    with pytest.raises(SystemExit, match="not made by run.py. Remove it"):
-        course.find_python()
-    shutil.copy(tmp_path / "python", course.PYTHON)
-    (course.VENV / "theirs").touch()
-    course.find_python()
-    assert asked() == [PIP]
-    assert (course.VENV / "theirs").exists()
-
-
-def test_the_running_python_serves_when_it_has_everything(course, asked, monkeypatch):
-    monkeypatch.setattr(course, "lacking", lambda: "")
-    assert course.find_python() == sys.executable
-    assert asked() == []
-    code = "import run; print(repr(run.lacking()))"
-    done = subprocess.run([PYTHON, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "''\n", done.stderr
-
-
-def test_the_running_python_serves_only_with_the_pinned_versions_of_this_folder(course, monkeypatch):
-    assert course.lacking() == "no vae_lib of this folder"
-    versions = course.pins()
-    monkeypatch.setattr(importlib.metadata, "version", versions.__getitem__)
-    versions["torch"] += "+cpu"
-    assert course.lacking() == "no vae_lib of this folder"
-    versions["torch"] = "2.13.0"
-    assert course.lacking() == f"torch 2.13.0, not {course.pins()['torch']}"
-    monkeypatch.undo()
-    text = (course.ROOT / "pyproject.toml").read_text()
-    (course.ROOT / "pyproject.toml").write_text(text.replace('"ipython>', '"no-such-package>'))
-    assert course.lacking() == "no no-such-package"
-
-
-def test_a_changed_package_in_the_running_venv_is_put_right(course, asked, monkeypatch):
-    course.find_python()
-    asked()
-    monkeypatch.setattr(sys, "prefix", str(course.VENV))
-    course.find_python()
-    assert asked() == [PIP]
-
-
-WHOLE = ["tests", "notebooks", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-
-
-@pytest.mark.parametrize("args, expected", [
-    ([], [*WHOLE, "--cov=vae_lib"]),
-    (["-x"], [*WHOLE, "-x"]),
-    (["-k", "kl"], [*WHOLE, "-k", "kl"]),
-    (["04"], ["notebooks/04_gaussian_kl.ipynb"]),
-    (["04", "-x"], ["notebooks/04_gaussian_kl.ipynb", "-x"]),
-    (["04", "tests::name", "-k", "04"], ["notebooks/04_gaussian_kl.ipynb", "tests::name", "-k", "04"]),
-])
-def test_what_pytest_is_asked(course, args, expected):
-    assert course.test_arguments(args) == expected
-
-
-@pytest.mark.parametrize("place", ["05", "4", "tests/none.py"])
-def test_a_page_that_is_not_there_is_named(course, place):
-    with pytest.raises(SystemExit, match=f"no page or path {place}"):
-        course.test_arguments([place])
-
-
-@pytest.mark.parametrize("args, expected", [
-    (["test", "04", "-x"], "-m pytest --nbval notebooks/04_gaussian_kl.ipynb -x"),
-    (["train", "conv", "--seed", "1"], "-m vae_lib.recipes train conv --seed 1"),
-    (["measure", "conv", "500"], "-m vae_lib.recipes measure conv 500"),
-    (["benchmark", "--rounds", "1"], "tests/benchmarks/speed.py --rounds 1"),
-    (["refresh", "04"], "-m course.pages refresh 04"),
-    (["figures"], "figures/draw.py"),
-    (["ledger"], "-m course.pages ledger"),
-])
-def test_tasks_run_in_the_environment(course, asked, args, expected):
-    course.find_python()
-    asked()
-    done = start(course.ROOT, *args)
-    assert done.returncode == 0, done.stderr
-    assert asked() == [expected]
-    assert done.stdout == f"run.py: {course.PYTHON} {expected}\n"
-
-
-def test_without_a_task_the_course_opens_in_jupyterlab(course, asked, monkeypatch):
-    course.find_python()
-    started = []
-    monkeypatch.setattr(os, "execv", lambda path, argv: started.append(argv))
-    monkeypatch.chdir(course.ROOT)
-    for user in 0, 1000:
-        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
-        course.main([])
-    lab = [str(course.PYTHON), "-m", "jupyterlab", f"--ServerApp.root_dir={course.ROOT}",
-           "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
-    assert started == [[*lab, "--allow-root"], lab]
-
-
-def test_the_exit_status_is_that_of_the_task(course, monkeypatch):
-    course.find_python()
-    monkeypatch.setenv("FAKE_FAILS", "vae_lib.recipes")
-    assert start(course.ROOT, "train", "x").returncode == 1
-    assert start(course.ROOT, "ledger").returncode == 0
-
-
-def test_help_and_unknown_tasks_print_the_usage(course, asked):
-    for args, status, message in (["--help"], 0, ""), (["tset"], 1, "run.py: there is no task tset\n"):
-        done = start(course.ROOT, *args)
-        assert (done.returncode, done.stderr) == (status, message)
-        assert all(f"python3 run.py {task}" in done.stdout for task in course.TASKS if task != "lab")
-    assert asked() == []
-    assert not course.VENV.exists()
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # as the article has it
-def test_the_benchmark_trains_what_it_times(monkeypatch):
-    """Its ways on a few images, but for pythae's, which need not be installed."""
-    monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")  # worker processes import it too
-    speed = importlib.import_module("speed")
-    images = load("MNIST", root="sample").train[:256]
-    (taken, loss), (bare, _), (stock, of_stock) = (
-        way(images) for way in (speed.fit_epoch, speed.bare_epoch, speed.stock_epoch))
-    assert 0 < taken < 60 and 0 < bare < 60 and 0 < stock < 60 and 400 < loss < 600
-    assert of_stock == pytest.approx(loss, rel=0.03)
-    set_precision, asked = torch.set_float32_matmul_precision, []
-    monkeypatch.setattr(torch, "set_float32_matmul_precision",
-                        lambda precision: asked.append(precision) or set_precision(precision))
-    assert speed.fit_epoch(images, "medium")[1] == pytest.approx(loss, rel=0.01)
-    assert asked == ["medium", "highest"]  # the others are timed without it
-    x = speed.to_article(images[:128])
-    first = [speed.article_loss(x, *speed.article_vae(seed)(x)).mean().item() for seed in (1, 2)]
-    for way in speed.article_fit, speed.article_loop:
-        found = [way(images, steps=2, seed=seed) for seed in (1, 2)]
-        assert all(taken > 0 and len(losses) == 2 for taken, losses in found)
-        assert [losses[0] for _, losses in found] == pytest.approx(first, rel=0.05)
-        assert found[0][1] != found[1][1]
