@@ -179,8 +179,7 @@ def test_gap_bars_stack_to_log_px(log_px):
         assert np.isclose(upper.get_y() + upper.get_height(), log_p, atol=1e-12)
     assert [text.get_text() for text in ax.texts] == ["gap 0.70", "gap 0.40", "gap 0.00"]
     assert ax.get_ylabel() == "nats"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["log p(x)", "ELBO",
-                                                                         "gap: KL(q(z|x) || p(z|x))"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["log p(x)", "ELBO", "gap: KL(q || posterior)"]
 
 
 def test_gap_bars_without_any_gap():

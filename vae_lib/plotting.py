@@ -127,7 +127,7 @@ def gap_bars(ax, elbo, log_px, labels):
     where = np.arange(len(labels))
     ax.bar(where, elbo - floor, bottom=floor, width=0.6, color=COLOURS["sky"], label="ELBO")
     bars = ax.bar(where, gap, bottom=elbo, width=0.6, color=COLOURS["orange"], hatch="//", edgecolor="white",
-                  label="gap: KL(q(z|x) || p(z|x))")
+                  label="gap: KL(q || posterior)")
     ax.bar_label(bars, [f"gap {nats:.2f}" for nats in gap], label_type="edge", padding=3)
     ax.hlines(log_px, where - 0.36, where + 0.36, color=COLOURS["black"], label="log p(x)")
     ax.set_xticks(where, labels)
