@@ -143,6 +143,17 @@ def test_measurements_stay_in_the_log_of_a_run_that_repeats_itself(small, monkey
     assert "nll" not in recipes.training_log("small")
 
 
+def test_notes_on_what_was_tried_stay_in_the_log_of_another_run_too(small, monkeypatch):
+    recipes.train("small", **small)
+    path = small["folder"] / "small.json"
+    path.write_text(json.dumps(recipes.training_log("small") | {"tried": ["a longer run: no better"]}))
+    shutil.rmtree(small["runs"])
+    stages = [options | {"learning_rate": 1e-2} for options in recipes.recipe("small").stages]
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(stages=stages))
+    recipes.train("small", **small)
+    assert recipes.training_log("small")["tried"] == ["a longer run: no better"]
+
+
 def cut(*_, **__):
     raise KeyboardInterrupt
 

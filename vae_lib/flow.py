@@ -1,4 +1,4 @@
-"""A normalizing flow as a density of latents: a prior in place of N(0, I), or a part of the decoder (pages 10, 11)."""
+"""A normalizing flow as a density of latents: a prior in place of N(0, I), or a part of the decoder (page 12)."""
 
 import copy
 from functools import wraps
@@ -31,7 +31,7 @@ class Coupling(nn.Module):
     """One half of the latents sets by how much the other half is scaled and shifted; then the halves are interleaved.
 
     forward: z (..., latent_dim) to u of the same shape and log |det du/dz|, (...), in nats. `inverse` turns u back
-    into z. A new coupling only interleaves. Equation (10.6); Dinh, Sohl-Dickstein & Bengio 2017, equations 7 and 8.
+    into z. A new coupling only interleaves. Equation (12.6); Dinh, Sohl-Dickstein & Bengio 2017, equations 7 and 8.
     """
 
     def __init__(self, latent_dim, hidden):
@@ -62,7 +62,7 @@ class RealNVP(nn.Module):
 
     forward: z (..., latent_dim) to u and log |det du/dz|, as in Coupling. A new flow is N(0, I) itself. Every latent is
     moved by some coupling if 2 ** couplings > latent_dim. Raises ValueError for sizes that do not fit, here or in
-    forward and inverse: latent_dim is even. Equations (10.5) and (10.6); Dinh, Sohl-Dickstein & Bengio 2017.
+    forward and inverse: latent_dim is even. Equations (12.5) and (12.6); Dinh, Sohl-Dickstein & Bengio 2017.
     """
 
     @takes_flow_sizes
@@ -101,7 +101,7 @@ class FoldedEncoder(nn.Module):
     """An encoder whose means go through a flow: its Gaussians are over u, not z. The variances stay as they were.
 
     Shapes: (batch, C, H, W) to mu, log_var, both (batch, latent_dim). Autocast does not reach the flow. Raises what
-    the encoder raises. Page 11.
+    the encoder raises. Page 12.
     """
 
     def __init__(self, encoder, flow):
@@ -119,7 +119,7 @@ class FoldedDecoder(nn.Module):
     """A decoder behind the inverse of a flow: u becomes z, and z an image.
 
     Shapes: (..., latent_dim) to (..., C, H, W). Autocast does not reach the flow. Raises ValueError for other
-    latents. Equation (11.11).
+    latents. Equation (12.7).
     """
 
     def __init__(self, decoder, flow):
@@ -138,7 +138,7 @@ def folded(vae, flow):
 
     Everything is copied, and the flow twice, for encoder and decoder, in the type and on the device of the VAE's
     weights. The posterior of u is not that of z, so the encoder has to be trained anew. Raises TypeError for what is
-    no VAE or no RealNVP, ValueError for a flow of other latents. Equation (11.11), of (10.5); Chen et al. 2017,
+    no VAE or no RealNVP, ValueError for a flow of other latents. Equation (12.7), of (12.5); Chen et al. 2017,
     section 3.2.
     """
     for name, value, wanted in (("vae", vae, VAE), ("flow", flow, RealNVP)):

@@ -1,4 +1,4 @@
-"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02 and 08 to 11)."""
+"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08 to 12)."""
 
 import math
 from typing import NamedTuple
@@ -63,7 +63,7 @@ def dreg(model, x, num_samples, generator=None):
 
     The encoder's gradient goes through z alone, times one more normalised weight; the decoder's is that of `iwae`.
     Only `elbo` and `kl` have the right gradient: that of `log_px_given_z` would be weighted too.
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.8); Tucker et al. 2019, equation 8.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.2); Tucker et al. 2019, equation 8.
     """
     mu, log_var = model.encoder(x)
     z = sample_posterior(mu, log_var, num_samples, generator)
@@ -81,7 +81,7 @@ def resampled_dreg(model, x, num_samples, generator=None):
     All samples are decoded without gradients; one is drawn with the normalised weights as probabilities, and decoded
     again: num_samples + 3 forward passes' worth of work instead of 3 * num_samples. So the decoder must give the same
     output twice, without dropout, or batch norm in train mode. `log_px_given_z` has no gradient.
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.9), of (11.8).
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3), of (12.2).
     """
     mu, log_var = model.encoder(x)
     z = sample_posterior(mu, log_var, num_samples, generator)
@@ -106,7 +106,7 @@ def sleep_phase(model, x, generator=None):
     It teaches the encoder alone, with images that never repeat. The decoder draws in eval mode and gets no gradient,
     so p(x) stays what it was. Of x only the number of images counts, their type and where they are.
     It has the form of a Bound, so that `fit` can train it, but bounds no log p(x); `kl` is zero.
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (11.10); Hinton, Dayan, Frey & Neal 1995.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.4); Hinton, Dayan, Frey & Neal 1995.
     """
     with evaluating(model):
         z = torch.randn(len(x), model.latent_dim, generator=generator, dtype=x.dtype, device=x.device)

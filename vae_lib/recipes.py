@@ -165,6 +165,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` or `made_of` wants those recipes'
     weights, of seed 0, in `folder`, and resumes only if they have not changed. If the run repeats that of the log in
     `folder`, its measurements stay in the new log; if it resumes what that log is of, date and seconds stay too.
+    Notes on what else was tried, under "tried", always stay.
     """
     about, _, stages, prior_of, made_of = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
@@ -203,6 +204,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
     path = _log_path(name, seed, folder)
     old = json.loads(path.read_text()) if path.exists() else {}
+    log |= {key: old[key] for key in ("tried",) if key in old}  # notes on what else was tried, by hand
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
         kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll") if resumed else ("nll",)
         log |= {key: old[key] for key in kept if key in old}

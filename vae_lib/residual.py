@@ -1,4 +1,4 @@
-"""Residual convolutional networks, which the recorded recipes of page 11 train, and page 10 looks at.
+"""Residual convolutional networks, which the recorded recipes train (pages 10 to 12).
 
 Shapes and arguments are as in `models`; `channels` has one entry for each halving of the image.
 """
@@ -16,7 +16,7 @@ from vae_lib.models import VAE, ConvEncoder, takes_latents, takes_sizes
 class ResidualBlock(nn.Module):
     """x plus two 3x3 convolutions of it, the second of which starts at zero: (batch, channels, H, W) to the same.
 
-    He et al. 2016, with the order of activation and convolution of their second paper. No batch norm.
+    Equation (12.8); He et al. 2016, with the order of activation and convolution of their second paper. No batch norm.
     """
 
     def __init__(self, channels):
@@ -86,6 +86,6 @@ class ResidualDecoder(nn.Module):
 
 
 def residual_vae(image_shape=(1, 28, 28), channels=(32, 64), latent_dim=40, blocks=1, likelihood=None):
-    """The residual VAE of page 11, with a Bernoulli likelihood unless another is given."""
+    """The residual VAE of the recipes, with a Bernoulli likelihood unless another is given."""
     return VAE(ResidualEncoder(image_shape, channels, latent_dim, blocks),
                ResidualDecoder(image_shape, channels, latent_dim, blocks), likelihood or Bernoulli())
