@@ -15,7 +15,7 @@ def test_an_equation_that_holds_is_named_in_one_line(capsys):
 
 def test_numbers_arrays_and_tensors_can_be_compared(capsys):
     check("1.1", DOUBLE, [1.0, 2.0], against="a list", atol=0.0)
-    check("1.1", DOUBLE.numpy(), DOUBLE, against="an array", atol=0.0)
+    check("1.1", DOUBLE.numpy().copy(), DOUBLE, against="an array", atol=0.0)
     check("1.1", torch.ones(3, dtype=torch.float64), 1, against="one number", atol=0.0)
     assert capsys.readouterr().out.count("holds") == 3
 
@@ -33,6 +33,21 @@ def test_a_measured_check_wants_four_standard_errors(capsys):
         check("5.1", measured, [1.0, 2.0], against="Monte Carlo", atol=0.1, stderr=0.005)
 
 
+def test_numbers_and_parts_of_one_tensor_can_be_compared(capsys):
+    """A small integer is one object wherever it stands; the two halves of a tensor are two results."""
+    square = DOUBLE * DOUBLE[:, None]
+    for left, right in ((14, 14), (0.5, 0.5), (2**53 - 1, 2**53 - 1), (DOUBLE[:1], DOUBLE[1:] - 1),
+                        (square, square.mT)):
+        check("9.2", left, right, against="a count by hand", atol=0.0)
+        check_at_most("9.2", left, right, against="a count by hand")
+    assert capsys.readouterr().out.count("holds") == 10
+
+
+def test_a_standard_error_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"stderr: wanted one number, or shape \(2,\), .* got \(2, 1\)"):
+        check("5.1", DOUBLE, [1.0, 2.0], against="Monte Carlo", atol=0.1, stderr=torch.full((2, 1), 0.01))
+
+
 @pytest.mark.parametrize("stderr", [0.1, 0.0, float("nan"), -0.01])
 def test_a_standard_error_that_proves_nothing_is_refused(stderr):
     with pytest.raises(ValueError, match="stderr: wanted positive numbers of at most atol / 4 = 0.025, got"):
@@ -47,7 +62,14 @@ def test_a_bound_holds_one_way_only(capsys):
 
 
 @pytest.mark.parametrize("left, right, options, error, message", [
-    (DOUBLE, DOUBLE, {}, ValueError, "the same object twice"),
+    (DOUBLE, DOUBLE, {}, ValueError, "the same memory twice"),
+    (DOUBLE, DOUBLE.detach(), {}, ValueError, "the same memory twice"),
+    (DOUBLE, DOUBLE[:], {}, ValueError, "the same memory twice"),
+    (DOUBLE, DOUBLE[None].mT.squeeze(), {}, ValueError, "the same memory twice"),
+    (DOUBLE, DOUBLE.numpy(), {}, ValueError, "the same memory twice"),
+    (DOUBLE[0], DOUBLE[:1], {}, ValueError, "the same memory twice"),
+    (2**60, 2**60 + 1, {}, ValueError, r"left: wanted integers below 2\*\*53, .*, got 1152921504606846976"),
+    (1, torch.tensor([-2**53]), {}, ValueError, "right: wanted integers below"),
     (DOUBLE.float(), DOUBLE, {}, TypeError, "left: wanted float64 for an exact check, got torch.float32"),
     (DOUBLE + 1j, DOUBLE, {}, TypeError, "left: wanted real numbers, got torch.complex128"),
     (DOUBLE, DOUBLE.half(), {}, TypeError, "right: wanted float64"),

