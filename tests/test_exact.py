@@ -497,9 +497,9 @@ def test_nonlinear_samples_come_from_the_joint_and_their_own_stream():
     ({"variance": 0.0}, ValueError, "variance: wanted a positive finite number, got 0.0"),
     ({"points": 2}, ValueError, "points: wanted an integer, 3 or more, got 2"),
     ({"points": 100.0}, ValueError, "points: wanted an integer, 3 or more, got 100.0"),
-    ({"low": 1.0, "high": 1.0}, ValueError, "low and high: .* low < high, got 1.0 and 1.0"),
-    ({"high": math.inf}, ValueError, "low and high: .* got -10.0 and inf"),
-    ({"low": math.nan}, ValueError, "low and high: .* got nan and 10.0"),
+    ({"low": 1.0, "high": 1.0}, ValueError, r"low and high: wanted two finite numbers, .*, got \(1"),
+    ({"high": math.inf}, ValueError, r"low and high: .* got \(-10.0, inf\)"),
+    ({"low": math.nan}, ValueError, r"low and high: .* got \(nan, 10.0\)"),
 ])
 def test_nonlinear_model_refuses(arguments, error, message):
     with pytest.raises(error, match=message):

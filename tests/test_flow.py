@@ -172,10 +172,10 @@ def test_a_flow_learns_a_shape_that_no_gaussian_has():
 
 
 @pytest.mark.parametrize("sizes, message", [
-    (dict(latent_dim=3), "latent_dim: wanted a positive even integer, got 3"),
-    (dict(latent_dim=True), "latent_dim: wanted a positive even integer, got True"),
-    (dict(latent_dim=4, hidden=0), "hidden: wanted a positive integer, got 0"),
-    (dict(latent_dim=4, couplings=2.0), "couplings: wanted a positive integer, got 2.0"),
+    (dict(latent_dim=3), "latent_dim: wanted an even integer, 2 or more, got 3"),
+    (dict(latent_dim=True), "latent_dim: wanted an even integer, 2 or more, got True"),
+    (dict(latent_dim=4, hidden=0), "hidden: wanted an integer, 1 or more, got 0"),
+    (dict(latent_dim=4, couplings=2.0), "couplings: wanted an integer, 1 or more, got 2.0"),
 ])
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):

@@ -53,6 +53,21 @@ def test_kl_between_normals_equals_torch_distributions():
     torch.testing.assert_close(kl_between_normals(MU, LOG_VAR, mu_p, log_var_p), expected, rtol=0, atol=1e-11)
 
 
+def test_a_divergence_near_zero_is_zero_up_to_rounding():
+    mu, log_var = 1e-4 * torch.randn(2, 1000, 1, generator=torch.Generator().manual_seed(0))
+    for kl in (kl_to_standard_normal(mu, log_var), kl_between_normals(mu, log_var, mu, log_var)):
+        assert -1e-6 < kl.min() <= 0 and kl.max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype, lowest", [(torch.float32, -87.0), (torch.float64, -708.0)])
+def test_narrow_gaussians_have_finite_densities_down_to_where_the_variance_is_zero(dtype, lowest):
+    mu, log_var = torch.zeros(2, 3, dtype=dtype), torch.full((2, 3), lowest, dtype=dtype)
+    torch.testing.assert_close(log_normal(mu, mu, log_var), -1.5 * (math.log(2 * math.pi) + log_var[:, 0]))
+    assert kl_between_normals(mu, log_var, mu, log_var).eq(0).all()
+    for found in (log_normal(mu, mu, 1.1 * log_var - 20), kl_between_normals(mu, log_var, mu, 1.1 * log_var - 20)):
+        assert not found.isfinite().any()  # which fit, held_out_elbo and nll refuse
+
+
 def test_reparameterize_has_the_right_mean_and_variance():
     mu, log_var = torch.tensor([[2.0, -1.0], [0.5, -3.0]], dtype=torch.float64)
     n = 200_000

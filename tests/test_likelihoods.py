@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal
 
+from vae_lib.evaluation import held_out_elbo, nll
 from vae_lib.likelihoods import (
     Bernoulli,
     Gaussian,
@@ -17,6 +19,7 @@ from vae_lib.likelihoods import (
     optimal_variance,
 )
 from vae_lib.models import dense_vae
+from vae_lib.objectives import article_loss
 from vae_lib.training import fit
 
 OUTPUT = torch.randn(6, 4, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -104,7 +107,36 @@ def test_a_draw_is_what_its_generator_makes_of_it():
     torch.testing.assert_close(Gaussian(0.25).sample(OUTPUT, seeded()), OUTPUT + 0.5 * eps)
 
 
-@pytest.mark.parametrize("variance", [0, -1.0, float("nan"), float("inf"), "0.5", None])
+@pytest.mark.parametrize("x, output", [
+    ((8, 28, 28), (8, 1, 28, 28)), ((8, 1, 28, 28), (8, 28, 28)), ((28, 28), (28, 28)),
+    ((8, 1, 28, 28), (8, 3, 28, 28)), ((8, 1, 1, 28), (8, 1, 28, 28)),
+])
+def test_images_of_another_size_than_the_output_are_refused(x, output):
+    """Not broadcast, which would compare each image with each output, and give a wrong number for all."""
+    for likelihood in (Bernoulli(), Gaussian(0.5), LearnedVarianceGaussian()):
+        with pytest.raises(ValueError, match=r"^x: wanted images of shape \(..., .*28\), as the decoder's output has"):
+            likelihood.log_prob(torch.zeros(x), torch.zeros(output))
+    with pytest.raises(ValueError, match="^x: wanted images of shape"):
+        article_loss(torch.zeros(x), torch.zeros(output), torch.zeros(8, 2), torch.zeros(8, 2))
+
+
+def test_training_and_measuring_refuse_a_decoder_of_another_size():
+    model = dense_vae((1, 4, 4), (), 2)
+    model.decoder.register_forward_hook(lambda decoder, inputs, output: output.squeeze(-3))
+    x = torch.bernoulli(torch.full((8, 1, 4, 4), 0.5))
+    for call in (lambda: fit(model, x, steps=1, batch_size=8, progress=False), lambda: held_out_elbo(model, x),
+                 lambda: nll(model, x, 3, progress=False)):
+        with pytest.raises(ValueError, match=r"^x: wanted images of shape \(..., 8, 4, 4\), as the decoder's"):
+            call()
+
+
+@pytest.mark.parametrize("variance", [0.5, 2, np.float32(0.5), np.int64(2)])
+def test_a_variance_may_be_any_real_number(variance):
+    assert type(Gaussian(variance).variance) is float and Gaussian(variance).variance == variance
+    assert LearnedVarianceGaussian(variance).variance == pytest.approx(float(variance))
+
+
+@pytest.mark.parametrize("variance", [0, True, np.True_, -1.0, float("nan"), float("inf"), "0.5", None])
 @pytest.mark.parametrize("likelihood", [Gaussian, LearnedVarianceGaussian])
 def test_a_variance_that_is_none_is_refused(likelihood, variance):
     with pytest.raises(ValueError, match="variance: wanted a positive finite number, got"):

@@ -3,6 +3,7 @@
 import inspect
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -267,10 +268,16 @@ def test_constructors_refuse_other_hidden_sizes(network, hidden):
         network((1, 28, 28), hidden=hidden, latent_dim=2)
 
 
+def test_sizes_of_numpy_are_sizes():
+    model = conv_vae(np.array([1, 8, 8]).tolist(), tuple(np.array([4, 6])), np.int64(3))
+    assert type(model.latent_dim) is int and model(torch.rand(2, 1, 8, 8))[0].shape == (2, 1, 8, 8)
+    assert DenseEncoder([np.int32(1), 4, 4], [np.int32(5)], 2).image_shape == (1, 4, 4)
+
+
 @pytest.mark.parametrize("network", [ConvEncoder, ConvDecoder, DenseEncoder, DenseDecoder])
 @pytest.mark.parametrize("latent_dim", [0, -3, 2.0, None, (2,), True])
 def test_constructors_refuse_other_latent_dims(network, latent_dim):
-    with pytest.raises(ValueError, match="^latent_dim: wanted a positive integer, got"):
+    with pytest.raises(ValueError, match="^latent_dim: wanted an integer, 1 or more, got"):
         network((1, 28, 28), (8,), latent_dim)
 
 

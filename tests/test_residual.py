@@ -77,7 +77,7 @@ def test_sizes(image_shape, channels, blocks):
 
 
 @pytest.mark.parametrize("build, message", [
-    (lambda: residual_vae(blocks=0), "blocks: wanted a positive integer, the residual blocks of a stage, got 0"),
+    (lambda: residual_vae(blocks=0), "blocks: wanted an integer, 1 or more, got 0"),
     (lambda: ResidualEncoder((1, 28, 28), (3, 4, 5), 2), "image_shape: .*8 divides"),
     (lambda: ResidualDecoder((1, 28, 28), (), 2), "channels: wanted a positive integer for each stage"),
     (lambda: residual_vae().decoder(torch.zeros(3)), "z: wanted latents of shape"),

@@ -143,16 +143,6 @@ def test_sliders_are_labelled_and_follow_the_mouse():
     assert explored.image.tooltip == "A bell."  # the browser's accessible name for the picture
 
 
-def test_sliders_of_ones_own_are_kept():
-    own = ipywidgets.FloatSlider(value=1, min=0.5, max=2, continuous_update=False)
-    named = ipywidgets.IntSlider(value=20, min=5, max=60, description="number of points")
-    explored = Explorer(bell, "A bell.", width=own, points=named)
-    assert explored.controls == {"width": own, "points": named}
-    assert (own.description, named.description) == ("width", "number of points")
-    assert not own.continuous_update
-    assert_every_control_redraws(explored)
-
-
 def test_an_exception_in_draw_is_raised_and_shown_until_a_picture_is_drawn():
     def draw(mean):
         fig = bell(mean)
@@ -193,7 +183,7 @@ def test_explorer_refuses(draw, alt, controls, error, message):
 
 
 @pytest.mark.parametrize("control, error, message", [
-    (3, TypeError, r"z: wanted a FloatSlider, an IntSlider or \(low, high, start\[, step\]\), got 3"),
+    (3, TypeError, r"z: wanted \(low, high, start\[, step\]\), got 3"),
     ([0.0, 1.0, 0.0], TypeError, "z: wanted"),
     (("0", "1", "0"), TypeError, "z: wanted"),
     ((False, True, False), TypeError, "z: wanted"),

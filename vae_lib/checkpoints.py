@@ -1,11 +1,19 @@
-"""Weights and checkpoints on disk: safetensors files, written whole or not at all."""
+"""Weights, in safetensors files, and the checkpoints from which `fit` goes on, in files of torch.save."""
 
-import json
-import os
+import io
+import math
+import zlib
+from functools import partial
+from inspect import isfunction
 from pathlib import Path
 
 import safetensors.torch
 import torch
+
+from vae_lib.files import write_whole
+from vae_lib.guards import finite_or_stop
+
+FORMAT = "checkpoint of vae_lib.training.fit, 2"
 
 
 def save_weights(model, path, half=True):
@@ -13,8 +21,8 @@ def save_weights(model, path, half=True):
 
     Raises FloatingPointError for a value that is not finite (float16 ends at 65,504).
     """
-    write(path, {name: value.half() if half and value.is_floating_point() else value
-                  for name, value in model.state_dict().items()})
+    write_tensors(path, {name: value.half() if half and value.is_floating_point() else value
+                         for name, value in model.state_dict().items()})
 
 
 def load_weights(model, path):
@@ -22,47 +30,98 @@ def load_weights(model, path):
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit the model.
     """
-    found, settings = read(path)
-    if settings:
-        raise ValueError(f"path: wanted weights, got {path}, a checkpoint of fit; resume it with fit")
-    fill(model.state_dict(), found, path)
+    found = read_tensors(path)
+    refuse_misfit(path, found, model)
+    model.load_state_dict(found)
     return model.eval()
 
 
-def fill(tensors, found, path):
-    """Copy tensors that were read into those of the same names; ValueError if any name or shape differs."""
-    for name in sorted(tensors.keys() | found.keys()):
-        here, there = (tuple(group[name].shape) if name in group else "absent" for group in (tensors, found))
-        if here != there:
-            raise ValueError(f"{path} does not fit this model: {name} is {there} in the file, {here} here")
-    for name, value in found.items():
-        tensors[name].copy_(value)
-
-
-def read(path):
-    """The tensors of a safetensors file, and the settings that `fit` left in it or None."""
+def read_tensors(path):
+    """The tensors of a safetensors file, by name."""
     if Path(path).is_dir():
         raise ValueError(f"path: wanted a safetensors file, got the folder {path}")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            settings = (file.metadata() or {}).get("settings", "null")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(settings)
+        return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
 
 
-def write(path, tensors, settings=None):
-    """Write a safetensors file, which is whole or, if anything fails, what it was before."""
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-               for name, value in tensors.items()}
-    for name, value in tensors.items():
-        if not value.isfinite().all():
-            raise FloatingPointError(f"{path} was not written: {name} is not finite")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(safetensors.torch.save(tensors, {"settings": json.dumps(settings)}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+def write_tensors(path, tensors):
+    """Write tensors by name to a safetensors file. Raises FloatingPointError for a value that is not finite."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    finite_or_stop(tensors, f"{path} was not written")
+    write_whole(path, safetensors.torch.save(tensors))
+
+
+def refuse_misfit(path, found, model):
+    """Raise ValueError if the tensors that were found differ from the model's in any name or shape."""
+    here = model.state_dict()
+    for name in sorted(here.keys() | found.keys()):
+        sizes = [tuple(group[name].shape) if name in group else "absent" for group in (found, here)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"{path} does not fit this model: {name} is {sizes[0]} in the file, {sizes[1]} here")
+
+
+def write_checkpoint(path, settings, model, optimizer, average, history, random_state):
+    """Write all that a run needs to go on. Raises FloatingPointError for weights that are not finite."""
+    state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}
+    groups = {"model": state["model"], "average": average, **state["optimizer"]["state"]}
+    finite_or_stop({f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()},
+                   f"{path} was not written")
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "settings": settings, **state, "history": history, "random": random_state}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def read_checkpoint(path, steps, settings, model, optimizer, average):
+    """Put a checkpoint's weights, averages and optimizer state in place; return its history and its random state.
+
+    Raises ValueError for a file that is damaged or of another format, other settings, another model, and fewer steps.
+    """
+    try:
+        saved = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
+        written_by = saved["format"]
+    except Exception as error:  # of many kinds, for a file that may hold anything
+        raise ValueError(f"checkpoint: {path} is damaged, or was not written by fit of this version") from error
+    if written_by != FORMAT:
+        raise ValueError(f"checkpoint: wanted {FORMAT!r}, got {written_by!r} in {path}")
+    for name, value in settings.items():
+        if saved["settings"].get(name) != value:
+            raise ValueError(f"resume: {path} was written with {name}={saved['settings'].get(name)}, "
+                             f"got {name}={value}")
+    refuse_misfit(path, saved["model"], model)
+    groups = [state["param_groups"][0]["param_names"] for state in (saved["optimizer"], optimizer.state_dict())]
+    if groups[0] != groups[1]:
+        raise ValueError(f"{path} does not fit this model: it trained other weights than {', '.join(groups[1])}")
+    if len(saved["history"]["elbo"]) > steps:
+        raise ValueError(f"steps: {path} has {len(saved['history']['elbo'])} steps behind it, got {steps}")
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    for name, value in average.items():
+        value.copy_(saved["average"][name])
+    return saved["history"], saved["random"]
+
+
+def fingerprint(images):
+    """Type and shape of images, and a checksum of up to 1,000 of them: it tells one set from another."""
+    some = images[::math.ceil(len(images) / 1000)].cpu().numpy().tobytes()
+    return f"{images.dtype} {tuple(images.shape)} {zlib.crc32(some):08x}"
+
+
+def name_of(objective):
+    """A text that tells one objective from another: the name of its module and its own, and the arguments of a partial.
+
+    It does not tell whether the function's code has changed. Raises ValueError for a lambda, a function within a
+    function, and an object without a repr of its own, as two of these cannot be told apart.
+    """
+    if isinstance(objective, partial):
+        given = [*map(repr, objective.args), *(f"{name}={value!r}" for name, value in objective.keywords.items())]
+        name = f"{name_of(objective.func)}({', '.join(given)})"
+    elif isfunction(objective):
+        name = f"{objective.__module__}.{objective.__qualname__}"
+    else:
+        name = repr(objective)
+    if any(mark in name for mark in ("<lambda>", "<locals>", " at 0x")):
+        raise ValueError("objective: wanted, for a checkpoint, a function that is defined at the top of a module, a "
+                         f"partial of one, or an object whose repr says which it is, got {name}")
+    return name

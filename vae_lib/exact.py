@@ -10,7 +10,7 @@ import math
 import torch
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
-from vae_lib.likelihoods import positive
+from vae_lib.guards import float64, integer, interval, positive
 
 
 class LinearGaussian:
@@ -41,8 +41,7 @@ class LinearGaussian:
         largest = x.shape[1] - (variance is None)
         if len(x) < 2:
             raise ValueError(f"x: wanted at least 2 points, got shape {tuple(x.shape)}")
-        if not (isinstance(latent_dim, int) and 1 <= latent_dim <= largest):
-            raise ValueError(f"latent_dim: wanted an integer, 1 to {largest}, got {latent_dim!r}")
+        latent_dim = integer("latent_dim", latent_dim, at_most=largest)
         bias = x.mean(0)
         eigenvalues, directions = torch.linalg.eigh((x - bias).mT @ (x - bias) / len(x))
         eigenvalues, directions = eigenvalues.flip(0), directions.flip(1)
@@ -128,22 +127,19 @@ class LinearGaussian:
 class NonlinearModel:
     """One latent z ~ N(0, 1) and one number x ~ N(decode(z), variance), solved by quadrature.
 
-    `decode` maps a float64 tensor of any shape to one of the same shape, element by element; it is called
-    afresh each time, so it may be training. Integrals over z use the `points` of `grid`, equally spaced from
-    `low` to `high`; expectations under q a quarter as many (500 at least), from 12 of its standard deviations
-    below its mean to 12 above, however narrow it is. These trapezoidal rules are exact to rounding for smooth
-    functions (Trefethen & Weideman 2014); where `decode` has kinks the error falls as the square of the step, and
-    where it oscillates between two of the points the result is wrong. Raises TypeError or ValueError for other
-    inputs.
+    `decode` maps a float64 tensor of any shape to one of the same shape, element by element; it is called afresh each
+    time, so it may be training. Integrals over z use the `points` of `grid`, equally spaced from `low` to `high`;
+    expectations under q a quarter as many (500 at least), from 12 of its standard deviations below its mean to 12
+    above, however narrow it is. These trapezoidal rules are exact to rounding for smooth functions (Trefethen &
+    Weideman 2014); where `decode` has kinks the error falls as the square of the step, and where it oscillates
+    between two of the points the result is wrong. Raises TypeError or ValueError for other inputs.
     """
 
     def __init__(self, decode, variance, low=-10.0, high=10.0, points=4001):
         if not callable(decode):
             raise TypeError(f"decode: wanted a function of z, got {type(decode).__name__}")
-        if not (isinstance(points, int) and points >= 3):
-            raise ValueError(f"points: wanted an integer, 3 or more, got {points!r}")
-        if not -math.inf < low < high < math.inf:
-            raise ValueError(f"low and high: wanted finite numbers, low < high, got {low!r} and {high!r}")
+        points = integer("points", points, at_least=3)
+        low, high = interval("low and high", (low, high))
         self.decode, self.variance = decode, positive("variance", variance)
         self.grid = torch.linspace(low, high, points, dtype=torch.float64)
         output = decode(self.grid)
@@ -266,24 +262,3 @@ class NonlinearModel:
 def _log_scalar_normal(x, mu, log_var):
     """The log density of N(mu, exp(log_var)), element by element."""
     return log_normal(x[..., None], mu[..., None], log_var[..., None])
-
-
-def float64(name, value, *shape):
-    """The tensor in float64; refused by name unless it is floating-point, finite and of this shape.
-
-    In `shape` a number must be met, a string stands for any size, "..." in front for any leading dimensions.
-    """
-    wanted = f"a floating-point tensor of shape ({', '.join(map(str, shape))})"
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name}: wanted {wanted}, got {type(value).__name__}")
-    got = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
-    if not value.is_floating_point():
-        raise TypeError(f"{name}: wanted {wanted}, got {got}")
-    last = shape[1:] if shape[0] == "..." else shape
-    dims_fit = value.dim() >= len(last) if shape[0] == "..." else value.dim() == len(last)
-    sizes_fit = all(isinstance(w, str) or w == size for w, size in zip(last[::-1], value.shape[::-1]))
-    if not (dims_fit and sizes_fit and value.numel()):
-        raise ValueError(f"{name}: wanted {wanted}, got {got}")
-    if not value.isfinite().all():
-        raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity")
-    return value.double()

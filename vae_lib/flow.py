@@ -1,37 +1,20 @@
 """A normalizing flow as a density of latents: a prior in place of N(0, I), or a part of the decoder (page 12)."""
 
 import copy
-from functools import wraps
-from inspect import signature
 
 import torch
 from torch import nn
 
 from vae_lib.gaussian import log_normal
-from vae_lib.models import VAE, are_sizes, takes_latents
-
-
-def takes_flow_sizes(init):
-    """Make a flow refuse sizes of which no couplings can be built: a ValueError names the argument."""
-    @wraps(init)
-    def checked(self, *args, **kwargs):
-        given = signature(init).bind(self, *args, **kwargs).arguments
-        for name, fits, wanted in (
-            ("latent_dim", lambda it: are_sizes([it]) and it % 2 == 0, "a positive even integer"),
-            ("hidden", lambda it: are_sizes([it]), "a positive integer"),
-            ("couplings", lambda it: are_sizes([it]), "a positive integer"),
-        ):
-            if name in given and not fits(given[name]):
-                raise ValueError(f"{name}: wanted {wanted}, got {given[name]!r}")
-        init(self, *args, **kwargs)
-    return checked
+from vae_lib.guards import even, integer, takes, takes_latents
+from vae_lib.models import VAE
 
 
 class Coupling(nn.Module):
-    """One half of the latents sets by how much the other half is scaled and shifted; then the halves are interleaved.
+    """A map z to u: half of z is kept, the other is scaled and shifted by functions of it; then both are interleaved.
 
     forward: z (..., latent_dim) to u of the same shape and log |det du/dz|, (...), in nats. `inverse` turns u back
-    into z. A new coupling only interleaves. Equation (12.6); Dinh, Sohl-Dickstein & Bengio 2017, equations 7 and 8.
+    into z. Scale and shift start at 1 and 0. Equation (12.6); Dinh, Sohl-Dickstein & Bengio 2017, equations 7 and 8.
     """
 
     def __init__(self, latent_dim, hidden):
@@ -65,7 +48,7 @@ class RealNVP(nn.Module):
     forward and inverse: latent_dim is even. Equations (12.5) and (12.6); Dinh, Sohl-Dickstein & Bengio 2017.
     """
 
-    @takes_flow_sizes
+    @takes(latent_dim=even, hidden=integer, couplings=integer)
     def __init__(self, latent_dim, hidden=64, couplings=8):
         super().__init__()
         self.latent_dim = latent_dim

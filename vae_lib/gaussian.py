@@ -1,7 +1,8 @@
 """Diagonal Gaussians: log density, Kullback-Leibler divergence, reparameterized samples (pages 00, 04 and 05).
 
 A diagonal Gaussian over `latent_dim` variables is given by two tensors of shape (..., latent_dim): the mean
-`mu` and the log-variance `log_var`. Results are summed over that last dimension and come in nats.
+`mu` and the log-variance `log_var`. Results are summed over that last dimension and come in nats. Where exp(log_var)
+underflows to zero, below -87 in float32 and -708 in float64, a density may be nan; training and evaluation stop there.
 """
 
 import math
@@ -18,7 +19,7 @@ def log_normal(x, mu, log_var):
 
 
 def kl_to_standard_normal(mu, log_var):
-    """Divergence KL(N(mu, diag(exp(log_var))) || N(0, I)), in nats; never negative.
+    """Divergence KL(N(mu, diag(exp(log_var))) || N(0, I)), in nats; 0 or more, up to rounding.
 
     Shapes: (..., latent_dim) to (...). Equation (4.7); Kingma & Welling 2014, appendix B, with the sign turned.
     """
@@ -26,9 +27,9 @@ def kl_to_standard_normal(mu, log_var):
 
 
 def kl_between_normals(mu_q, log_var_q, mu_p, log_var_p):
-    """Divergence KL(N(mu_q, diag(exp(log_var_q))) || N(mu_p, diag(exp(log_var_p)))), in nats; never negative.
+    """Divergence KL(N(mu_q, diag(exp(log_var_q))) || N(mu_p, diag(exp(log_var_p)))), in nats.
 
-    Shapes: (..., latent_dim), broadcast against each other, to (...). Equation (4.10).
+    It is 0 or more, up to rounding. Shapes: (..., latent_dim), broadcast against each other, to (...). Equation (4.10).
     """
     scaled_distance = (mu_q - mu_p) ** 2 / log_var_p.exp()
     return 0.5 * (scaled_distance + (log_var_q - log_var_p).exp() - (log_var_q - log_var_p) - 1).sum(-1)

@@ -1,4 +1,4 @@
-"""What a decoder's output means: the likelihood p(x|z) of an image given its latents (pages 00, 06 and 09).
+"""The likelihood p(x|z) of an image given its latents, from the decoder's output (pages 00, 06 and 09).
 
 A likelihood object has three methods, each taking the decoder network's `output`:
 `log_prob(x, output)`, `mean(output)` and `sample(output)`. Images have shape (..., C, H, W).
@@ -9,6 +9,8 @@ import math
 import torch
 from torch import nn
 from torch.nn.functional import softplus
+
+from vae_lib.guards import positive, takes_pixels
 
 IMAGE_DIMS = (-3, -2, -1)
 
@@ -47,22 +49,18 @@ def optimal_variance(x, mean):
     return ((x - mean) ** 2).mean()
 
 
-def positive(name, value):
-    """The number as a float; refused by name, with ValueError, unless it is positive and finite."""
-    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-        raise ValueError(f"{name}: wanted a positive finite number, got {value!r}")
-    return float(value)
-
-
 class Bernoulli:
     """Binary pixels; the decoder's output holds the logits, log(p / (1 - p)), of each pixel."""
 
+    pixel_range = (0, 1)
+
+    @takes_pixels
     def log_prob(self, x, output):
-        """log p(x|z), in nats: shapes (..., C, H, W) to (...)."""
+        """log p(x|z), in nats: shapes (..., C, H, W) to (...). ValueError for x of another C, H or W than output."""
         return bernoulli_log_prob(x, output)
 
     def mean(self, output):
-        """The probability of a white pixel, in [0, 1]; this is what pages show as grey."""
+        """The probability of a white pixel, in [0, 1], which pages show as grey."""
         return output.sigmoid()
 
     def sample(self, output, generator=None):
@@ -79,8 +77,9 @@ class Gaussian:
     def __init__(self, variance):
         self.variance = positive("variance", variance)
 
+    @takes_pixels
     def log_prob(self, x, output):
-        """log p(x|z), in nats: shapes (..., C, H, W) to (...)."""
+        """log p(x|z), in nats: shapes (..., C, H, W) to (...). ValueError for x of another C, H or W than output."""
         return gaussian_log_prob(x, output, self.variance)
 
     def mean(self, output):
@@ -109,8 +108,9 @@ class LearnedVarianceGaussian(nn.Module):
         """The variance that is learned, as a number."""
         return self.log_var.exp().item()
 
+    @takes_pixels
     def log_prob(self, x, output):
-        """log p(x|z), in nats: shapes (..., C, H, W) to (...)."""
+        """log p(x|z), in nats: shapes (..., C, H, W) to (...). ValueError for x of another C, H or W than output."""
         return learned_gaussian_log_prob(x, output, self.log_var)
 
     def mean(self, output):

@@ -1,16 +1,13 @@
-"""What a published loss means: its decoder variance, its KL weight, the constant that it drops (page 06)."""
+"""The meaning of a published loss: its decoder variance, its KL weight, the constant that it drops (page 06)."""
 
 import math
-from numbers import Integral, Real
 from typing import NamedTuple
 
-from vae_lib.likelihoods import positive
-
-REDUCTIONS = ("sum", "mean")
+from vae_lib.guards import integer, interval, one_of, optional, positive, takes
 
 
 class Translation(NamedTuple):
-    """What a loss implies: nats_per_unit * loss + constant = -(log p(x|z) - beta * KL), in nats per image: (6.7).
+    """The meaning of a loss: nats_per_unit * loss + constant = -(log p(x|z) - beta * KL), in nats per image: (6.7).
 
     `variance` is the decoder's, in the unit in which the loss sees the pixels, and variance_on_unit_range the
     same on pixels scaled to [0, 1]; both are None for a Bernoulli decoder.
@@ -33,56 +30,35 @@ class Translation(NamedTuple):
         return "\n".join(f"{name:<24}= {value}" for name, value in rows)
 
 
+@takes(reconstruction=one_of("squared error", "cross entropy"), reduction=one_of("sum", "mean"), pixels=integer,
+       weight=positive, kl_weight=positive, kl_reduction=one_of("sum", "mean"), latent_dim=optional(integer),
+       pixel_range=interval, variance=optional(positive))
 def translate_loss(reconstruction="squared error", reduction="sum", *, pixels, weight=1.0, kl_weight=1.0,
                    kl_reduction="sum", latent_dim=None, pixel_range=(0, 1), variance=None):
-    """Say what the loss weight * reduction(error) + kl_weight * kl_reduction(KL), of one image, implies.
+    """The meaning of the loss weight * reduction(error) + kl_weight * kl_reduction(KL) of one image: a Translation.
 
     reconstruction  "squared error", or "cross entropy" against sigmoids
     reduction       "sum" or "mean" over the `pixels`, that is C * H * W of them
     kl_reduction    "sum" or "mean" over the `latent_dim` latents, which need be known only for the mean
     pixel_range     lowest and highest value of the pixels as the loss sees them
-    variance        the decoder variance that the author names, if any: beta is then the rest of the KL's
-                    weight; without it beta is 1 and the variance is what makes it so
+    variance        the decoder variance s2 that the author names, if any; without one, s2 is chosen such that beta = 1
 
     Both terms are averages over the batch, or both sums. Where the error is averaged over a batch of B images
-    and the KL summed, multiply kl_weight by B. Returns a Translation, which prints as a table. With w and c for
-    the weights of summed error and summed KL: s2 = c / (2 w) at beta = 1 (6.2), or beta = c / (2 w s2) (6.5); for
-    cross entropy beta = c / w (6.6). On [0, 1] s2 is divided by the squared width of pixel_range (6.3). What
-    nats_per_unit * loss lacks is (pixels / 2) ln(2 pi s2) nats. Raises ValueError for arguments outside these. Equation
-    (6.7).
+    and the KL summed, multiply kl_weight by B. Let w be the weight of the summed error and c that of the summed KL.
+    Then s2 = c / (2 w) at beta = 1, equation (6.2). With a named s2, beta = c / (2 w s2), (6.5); for cross entropy
+    beta = c / w, (6.6). On pixels in [0, 1] s2 is divided by the squared width of pixel_range, (6.3). The constant is
+    (pixels / 2) ln(2 pi s2) nats, (6.7). Raises ValueError for other arguments.
     """
-    _check(reconstruction, reduction, kl_reduction, pixels, latent_dim, pixel_range, variance)
-    w = positive("weight", weight) / (pixels if reduction == "mean" else 1)
-    c = positive("kl_weight", kl_weight) / (latent_dim if kl_reduction == "mean" else 1)
+    if kl_reduction == "mean" and latent_dim is None:
+        raise ValueError("latent_dim: wanted a positive integer, for a KL averaged over latents, got None")
+    w = weight / (pixels if reduction == "mean" else 1)
+    c = kl_weight / (latent_dim if kl_reduction == "mean" else 1)
     if reconstruction == "cross entropy":
+        if variance is not None or pixel_range != (0, 1):
+            raise ValueError("variance, pixel_range: wanted None and (0, 1) for cross entropy, "
+                             f"got {variance} and {pixel_range}")
         return Translation(None, None, beta=c / w, nats_per_unit=1 / w, constant=0.0)
-    s2 = c / (2 * w) if variance is None else positive("variance", variance)
+    s2 = c / (2 * w) if variance is None else variance
     beta = 1.0 if variance is None else c / (2 * w * s2)
     on_unit_range = s2 / (pixel_range[1] - pixel_range[0]) ** 2
     return Translation(s2, on_unit_range, beta, 1 / (2 * w * s2), pixels / 2 * math.log(2 * math.pi * s2))
-
-
-def _check(reconstruction, reduction, kl_reduction, pixels, latent_dim, pixel_range, variance):
-    """Refuse what translate_loss has no meaning for: a ValueError names the argument."""
-    def count(value):
-        return isinstance(value, Integral) and value > 0
-
-    cross_entropy = reconstruction == "cross entropy"
-    a_range = (isinstance(pixel_range, (tuple, list)) and len(pixel_range) == 2
-               and all(isinstance(end, Real) for end in pixel_range)
-               and -math.inf < pixel_range[0] < pixel_range[1] < math.inf)
-    for name, value, fits, wanted in (
-        ("reconstruction", reconstruction, cross_entropy or reconstruction == "squared error",
-         "'squared error' or 'cross entropy'"),
-        ("reduction", reduction, reduction in REDUCTIONS, "'sum' or 'mean'"),
-        ("kl_reduction", kl_reduction, kl_reduction in REDUCTIONS, "'sum' or 'mean'"),
-        ("pixels", pixels, count(pixels), "a positive integer, C * H * W"),
-        ("latent_dim", latent_dim, count(latent_dim) or (latent_dim is None and kl_reduction == "sum"),
-         "a positive integer, for a KL averaged over latents"),
-        ("pixel_range", pixel_range, a_range, "two finite numbers, the lower one first"),
-        ("pixel_range", pixel_range, not cross_entropy or tuple(pixel_range) == (0, 1),
-         "(0, 1), where cross entropy lives"),
-        ("variance", variance, variance is None or not cross_entropy, "None for cross entropy"),
-    ):
-        if not fits:
-            raise ValueError(f"{name}: wanted {wanted}, got {value!r}")

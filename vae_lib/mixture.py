@@ -8,9 +8,8 @@ is q = theta.responsibilities(x), its M step theta = m_step(x, q).
 
 import torch
 
-from vae_lib.exact import float64
 from vae_lib.gaussian import log_normal
-from vae_lib.likelihoods import positive
+from vae_lib.guards import distributions, float64, integer, positive
 
 TINY = torch.finfo(torch.float64).tiny  # stands for zero where a logarithm is taken
 
@@ -26,7 +25,7 @@ class Mixture:
     def __init__(self, weights, means, covariances):
         self.means = float64("means", means, "K", "D")
         num, dim = self.means.shape
-        self.weights = _distributions("weights", weights, num)
+        self.weights = distributions("weights", weights, num)
         self.covariances = float64("covariances", covariances, num, dim, dim)
         self._factors, failed = torch.linalg.cholesky_ex(self.covariances)
         if failed.any() or not torch.allclose(self.covariances, self.covariances.mT):
@@ -39,8 +38,7 @@ class Mixture:
         Shapes: x (N, D), N >= num_components. Raises TypeError or ValueError for other inputs.
         """
         x = float64("x", x, "N", "D")
-        if not (isinstance(num_components, int) and 1 <= num_components <= len(x)):
-            raise ValueError(f"num_components: wanted an integer, 1 to {len(x)}, got {num_components!r}")
+        num_components = integer("num_components", num_components, at_most=len(x))
         whole = m_step(x, torch.ones_like(x[:, :1]), min_variance)
         chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:num_components]
         weights = torch.full_like(x[:num_components, 0], 1 / num_components)
@@ -74,16 +72,16 @@ class Mixture:
         Its mean over the points is F of equation (3.1).
         """
         log_joint = self.log_joint(x)
-        q = _distributions("q", q, *log_joint.shape)
+        q = distributions("q", q, *log_joint.shape)
         return (q * (log_joint - q.clamp_min(TINY).log())).sum(-1)
 
     def kl_to_posterior(self, x, q):
-        """KL(q || p(z|x)), a sum over components; never negative. Shapes: (N, D) and (N, K) to (N,).
+        """KL(q || p(z|x)), a sum over components; 0 or more, up to rounding. Shapes: (N, D) and (N, K) to (N,).
 
         The gap of equation (3.1), where it is averaged over the points.
         """
         log_pz_given_x = self.log_joint(x).log_softmax(-1)
-        q = _distributions("q", q, *log_pz_given_x.shape)
+        q = distributions("q", q, *log_pz_given_x.shape)
         return (q * (q.clamp_min(TINY).log() - log_pz_given_x)).sum(-1)
 
     def em_step(self, x, min_variance=1e-6):
@@ -94,15 +92,14 @@ class Mixture:
 def m_step(x, q, min_variance=1e-6):
     """The M step: the Mixture that maximises the ELBO, summed over x, of responsibilities q.
 
-    It maximises among covariances without a variance below `min_variance`, in any direction, in the square of
-    the unit of x: a component could otherwise close in on one point, where p(x) has no upper bound. From a
-    Mixture that obeys this, EM never lowers log p(x). A component that no point has any part in gets weight
-    zero, with which EM leaves it; the ELBO does not depend on its mean and covariance, which are set to those
-    of all data. Shapes: x (N, D), q (N, K). Raises TypeError or ValueError for other inputs. Equation (3.3); PRML
-    9.24 to 9.26.
+    It maximises among covariances without a variance below `min_variance`, in any direction, in the square of the
+    unit of x: a component could otherwise close in on one point, where p(x) has no upper bound. From a Mixture that
+    obeys this, EM never lowers log p(x). A component that no point has any part in gets weight zero, with which EM
+    leaves it; the ELBO does not depend on its mean and covariance, which are set to those of all data. Shapes: x (N,
+    D), q (N, K). Raises TypeError or ValueError for other inputs. Equation (3.3); PRML 9.24 to 9.26.
     """
     x = float64("x", x, "N", "D")
-    q = _distributions("q", q, len(x), "K")
+    q = distributions("q", q, len(x), "K")
     counts = q.sum(0)
     shares = torch.where(counts > 0, q / torch.where(counts > 0, counts, 1.0), 1 / len(x)).mT
     means = shares @ x
@@ -117,12 +114,3 @@ def at_least(covariances, min_variance):
     if (eigenvalues >= min_variance).all():
         return covariances
     return directions * eigenvalues.clamp_min(min_variance)[..., None, :] @ directions.mT
-
-
-def _distributions(name, value, *shape):
-    """The tensor in float64; refused by name unless each row, or the vector, is a distribution."""
-    value = float64(name, value, *shape)
-    if (value < 0).any() or ((value.sum(-1) - 1).abs() > 1e-5).any():
-        raise ValueError(f"{name}: wanted numbers, 0 or more, that sum to one, got {value.min():g} to "
-                         f"{value.max():g} and sums from {value.sum(-1).min():g} to {value.sum(-1).max():g}")
-    return value

@@ -5,85 +5,13 @@ Images are floats of shape (batch, C, H, W); latents have shape (..., latent_dim
 """
 
 import math
-from functools import wraps
-from inspect import signature
 from itertools import pairwise
-from numbers import Integral
 
 from torch import nn
 
 from vae_lib.gaussian import reparameterize
+from vae_lib.guards import takes_images, takes_latents, takes_parts, takes_sizes
 from vae_lib.likelihoods import Bernoulli, Gaussian
-
-
-def are_sizes(values):
-    """Whether these are positive integers, in a tuple or a list."""
-    return isinstance(values, (tuple, list)) and all(
-        isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in values)
-
-
-def takes_sizes(init):
-    """Make a constructor refuse sizes of which no network can be built: a ValueError names the argument."""
-    @wraps(init)
-    def checked(self, *args, **kwargs):
-        given = signature(init).bind(self, *args, **kwargs).arguments
-        for name, fits, wanted in (
-            ("image_shape", lambda it: are_sizes(it) and len(it) == 3, "positive integers (C, H, W)"),
-            ("channels", lambda it: are_sizes(it) and len(it) > 0, "a positive integer for each stage"),
-            ("hidden", are_sizes, "a positive integer for each hidden layer"),
-            ("latent_dim", lambda it: are_sizes([it]), "a positive integer"),
-            ("blocks", lambda it: are_sizes([it]), "a positive integer, the residual blocks of a stage"),
-            ("activation", lambda it: it is None or isinstance(it, type), "a class such as nn.ReLU, or None"),
-        ):
-            if name in given and not fits(given[name]):
-                raise ValueError(f"{name}: wanted {wanted}, got {given[name]!r}")
-        shrink = 2 ** len(given.get("channels", ()))
-        if any(size % shrink for size in given["image_shape"][1:]):
-            raise ValueError(f"image_shape: wanted a height and a width that {shrink} divides, a factor of 2 "
-                             f"for each stage, got {given['image_shape']!r}")
-        init(self, *args, **kwargs)
-    return checked
-
-
-def takes_images(forward):
-    """Make an encoder refuse anything but float images of its size: TypeError or ValueError."""
-    @wraps(forward)
-    def checked(self, x):
-        dtype = next(self.parameters()).dtype
-        if getattr(x, "dtype", None) != dtype:
-            raise TypeError(f"x: wanted a tensor of {dtype}, as the weights are, got {getattr(x, 'dtype', type(x))}; "
-                            "vae_lib.data has to_unit and binarize")
-        if x.shape[1:] != self.image_shape:
-            raise ValueError(f"x: wanted images of shape (batch, {', '.join(map(str, self.image_shape))}), "
-                             f"got {tuple(x.shape)}")
-        return forward(self, x)
-    return checked
-
-
-def takes_latents(forward):
-    """Make a decoder or a flow refuse latents of another dimension than its own: a ValueError names the argument."""
-    takes = signature(forward)
-    name = list(takes.parameters)[1]
-
-    @wraps(forward)
-    def checked(self, *args, **kwargs):
-        z = takes.bind(self, *args, **kwargs).arguments[name]
-        if z.dim() == 0 or z.shape[-1] != self.latent_dim:
-            raise ValueError(f"{name}: wanted latents of shape (..., {self.latent_dim}), got {tuple(z.shape)}")
-        return forward(self, z)
-    return checked
-
-
-def takes_parts(init):
-    """Make a VAE refuse networks for different images, and a likelihood that is none: TypeError or ValueError."""
-    @wraps(init)
-    def checked(self, encoder, decoder, likelihood):
-        if isinstance(likelihood, type) or not hasattr(likelihood, "log_prob"):
-            raise TypeError(f"likelihood: wanted Bernoulli() or Gaussian(variance), got {likelihood!r}")
-        if encoder.image_shape != decoder.image_shape:
-            raise ValueError(f"image_shape: encoder has {encoder.image_shape}, decoder {decoder.image_shape}")
-        init(self, encoder, decoder, likelihood)
-    return checked
 
 
 def conv_block(channels_in, channels_out):
@@ -112,7 +40,7 @@ def dense_block(size_in, size_out, activation):
 
 
 class VAE(nn.Module):
-    """An encoder q(z|x), a decoder network and the likelihood p(x|z) that says what its output means.
+    """An encoder q(z|x), a decoder network and the likelihood p(x|z) that interprets its output.
 
     forward draws one z per image: (batch, C, H, W) to output, mu, log_var, of shapes (batch, C, H, W),
     (batch, latent_dim) and (batch, latent_dim). Kingma & Welling 2014, section 3.
@@ -136,9 +64,8 @@ class VAE(nn.Module):
 class AE(nn.Module):
     """A plain autoencoder: an encoder of one head, a decoder network and the likelihood of its output.
 
-    forward draws nothing: (batch, C, H, W) to output and code, of shapes (batch, C, H, W) and
-    (batch, latent_dim). `fit` trains it with objective=reconstruction. Page 08.
-    Raises TypeError or ValueError for other images.
+    forward draws nothing: (batch, C, H, W) to output and code, of shapes (batch, C, H, W) and (batch, latent_dim).
+    `fit` trains it with objective=reconstruction. Page 08. Raises TypeError or ValueError for other images.
     """
 
     def __init__(self, encoder, decoder, likelihood):
@@ -229,9 +156,8 @@ class DenseEncoder(nn.Module):
 class DenseDecoder(nn.Module):
     """Linear layers through `hidden` backwards, each followed by `activation`, and one more to the pixels.
 
-    Shapes: (..., latent_dim) to (..., C, H, W). `activation`: a class such as nn.ReLU, or None for an affine
-    network; none follows the last layer.
-    Raises ValueError for sizes that do not fit, here or in forward.
+    Shapes: (..., latent_dim) to (..., C, H, W). `activation`: a class such as nn.ReLU, or None for an affine network;
+    none follows the last layer. Raises ValueError for sizes that do not fit, here or in forward.
     """
 
     @takes_sizes

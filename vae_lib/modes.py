@@ -10,7 +10,7 @@ from torch import nn
 def evaluating(*models):
     """Evaluation mode and no gradients inside; afterwards each part of the models is in the mode it was in.
 
-    Of what is no module, such as a distribution for a prior, or None, nothing changes.
+    Arguments that are no modules, such as None or a distribution for a prior, are left alone.
     """
     models = [model for model in models if isinstance(model, nn.Module)]
     modes = [(module, module.training) for model in models for module in model.modules()]

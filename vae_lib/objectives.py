@@ -1,4 +1,4 @@
-"""What training maximises: the evidence lower bound, and other objectives beside it (pages 02, 08 to 12)."""
+"""The objectives of training: the evidence lower bound, and others beside it (pages 02 and 08 to 12)."""
 
 import math
 from typing import NamedTuple
@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.guards import integer, takes, takes_pixels
 from vae_lib.modes import evaluating
 
 
 class Bound(NamedTuple):
-    """A lower bound on log p(x) and its two parts, each of shape (batch,), in nats."""
+    """A lower bound on log p(x) and its two parts, each of shape (batch,), in nats.
+
+    Objectives that bound nothing have this form too, with a `kl` of zero, so that `fit` can train on them.
+    """
 
     elbo: Tensor
     log_px_given_z: Tensor
@@ -34,8 +38,7 @@ def elbo(model, x, generator=None):
 def averaged_elbo(model, x, num_samples, generator=None):
     """The ELBO of each image, averaged over `num_samples` samples of z: no tighter than with one, but less noisy.
 
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (2.7); Kingma & Welling 2014,
-    equation 7.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (2.7); Kingma & Welling 2014, equation 7.
     """
     mu, log_var = model.encoder(x)
     z = sample_posterior(mu, log_var, num_samples, generator)
@@ -104,8 +107,7 @@ def sleep_phase(model, x, generator=None):
     """log q(z|x') of as many pairs as there are images x, each drawn by the model: z ~ p(z), then x' ~ p(x'|z).
 
     It teaches the encoder alone, with images that never repeat. The decoder draws in eval mode and gets no gradient,
-    so p(x) stays what it was. Of x only the number of images counts, their type and where they are.
-    It has the form of a Bound, so that `fit` can train it, but bounds no log p(x); `kl` is zero.
+    so p(x) does not change. Of x only the number of images counts, their type and their device. It bounds no log p(x).
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.4); Hinton, Dayan, Frey & Neal 1995.
     """
     with evaluating(model):
@@ -119,9 +121,8 @@ def ex_post(prior, x, vae, num_samples=1, generator=None):
     """log r(z), averaged over draws z ~ q(z|x) of each image, for a density r of latents fitted to a trained VAE.
 
     `prior` has `log_prob`, as the flow has. The VAE, on the device of x, runs in eval mode and gets no gradient: the
-    prior alone learns.
-    With r for its prior, the VAE's ELBO is larger by log r(z) - log p(z), on average.
-    It has the form of a Bound, so that `fit` can train a prior, but bounds no log p(x); `kl` is zero.
+    prior alone learns. With r for its prior, the VAE's ELBO is larger by log r(z) - log p(z), on average. The value
+    bounds no log p(x).
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (10.4); Ghosh et al. 2020, section 4.
     """
     with evaluating(vae):
@@ -130,13 +131,12 @@ def ex_post(prior, x, vae, num_samples=1, generator=None):
     return Bound(log_rz, log_rz, torch.zeros_like(log_rz))
 
 
+@takes(num_samples=integer)
 def sample_posterior(mu, log_var, num_samples, generator=None):
     """`num_samples` samples of z ~ q(z|x) for each image: (batch, latent_dim) to (num_samples, batch, latent_dim).
 
     Raises ValueError for a num_samples that is not a positive integer.
     """
-    if not (isinstance(num_samples, int) and not isinstance(num_samples, bool) and num_samples >= 1):
-        raise ValueError(f"num_samples: wanted an integer, 1 or more, got {num_samples!r}")
     shape = (num_samples, *mu.shape)
     return reparameterize(mu.expand(shape), log_var.expand(shape), generator)
 
@@ -157,15 +157,15 @@ def log_mean_exp(log_w):
 
 
 def reconstruction(model, x):
-    """What a plain autoencoder maximises: log p(x|z) at its one code z for each image, in nats; `kl` is zero.
+    """The objective of a plain autoencoder: log p(x|z) at its one code z for each image, in nats; it bounds nothing.
 
-    It has the form of a Bound, so that `fit` can train it, but no q(z|x): it bounds nothing.
     Shapes: x (batch, C, H, W) to three tensors (batch,). Page 08.
     """
     log_px_given_z = model.likelihood.log_prob(x, model.decoder(model.encoder(x)))
     return Bound(log_px_given_z, log_px_given_z, torch.zeros_like(log_px_given_z))
 
 
+@takes_pixels
 def article_loss(x, output, mu, log_var):
     """The article's loss of each image: the sum of squared errors plus the KL divergence; lower is better.
 

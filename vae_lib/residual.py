@@ -9,8 +9,9 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.functional import pixel_shuffle, relu
 
+from vae_lib.guards import takes_images, takes_latents, takes_sizes
 from vae_lib.likelihoods import Bernoulli
-from vae_lib.models import VAE, ConvEncoder, takes_latents, takes_sizes
+from vae_lib.models import VAE
 
 
 class ResidualBlock(nn.Module):
@@ -53,14 +54,16 @@ class ResidualEncoder(nn.Module):
         self.to_mu = nn.Linear(features, latent_dim)
         self.to_log_var = nn.Linear(features, latent_dim)
 
-    forward = ConvEncoder.forward  # the stages, then the two heads
+    @takes_images
+    def forward(self, x):
+        features = self.stages(x).flatten(1)
+        return self.to_mu(features), self.to_log_var(features)
 
 
 class ResidualDecoder(nn.Module):
     """A linear layer, then the stages of `ResidualEncoder` backwards; each doubling unfolds channels into pixels.
 
-    Shapes: (..., latent_dim) to (..., C, H, W).
-    Raises ValueError for sizes that do not fit, here or in forward.
+    Shapes: (..., latent_dim) to (..., C, H, W). Raises ValueError for sizes that do not fit, here or in forward.
     """
 
     @takes_sizes

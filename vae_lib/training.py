@@ -1,11 +1,11 @@
-"""Training a VAE on images in memory, with checkpoints that resume exactly (pages 08 to 11)."""
+"""Training a VAE on images in memory, with checkpoints that resume exactly (pages 08 to 12).
+
+The loop in `fit` is algorithm 1 of Kingma & Welling 2014; the functions below it are its schedules and its batches.
+"""
 
 import math
-import re
-import zlib
-from contextlib import ExitStack
-from itertools import count
-from numbers import Integral, Real
+from contextlib import ExitStack, contextmanager
+from itertools import count as count_from
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae_lib import checkpoints
+from vae_lib import guards
+from vae_lib.checkpoints import fingerprint, name_of, read_checkpoint, write_checkpoint
 from vae_lib.data import binarize, to_unit
 from vae_lib.likelihoods import Bernoulli
-from vae_lib.memory import keeping_freed_memory
 from vae_lib.objectives import Bound, elbo
 
 
+@guards.takes(
+    model=guards.trainable, images=guards.training_images, steps=guards.integer, batch_size=guards.integer,
+    learning_rate=guards.positive, seed=guards.count, warm_up=guards.count, weight_decay=guards.not_negative,
+    clip=guards.optional(guards.positive), ema=guards.optional(guards.fraction),
+    checkpoint_every=guards.optional(guards.integer))
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
         output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, autocast=False, device=None,
         checkpoint=None, resume=False, checkpoint_every=None, progress=True):
@@ -30,185 +35,124 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     steps        optimiser steps; N // batch_size of them, an epoch, go through the images in a new order
     seed         seeds everything random, with the number of the epoch; the caller's random state is left alone
     objective    (model, x) -> Bound
-    output_bias  whether the decoder's last bias starts at the logit of the mean image (of its mean, for a
-                 convolution): without z, a Bernoulli then predicts what is predictable without it
-    warm_up      steps over which the KL's weight rises from 0 to 1: elbo + (1 - weight) * kl is maximised
+    output_bias  whether the decoder's last bias starts at the logit of the mean image (for a convolution, at the
+                 logit of the mean pixel), so that a Bernoulli predicts that mean before z is of any use
+    warm_up      steps over which the KL's weight rises from 0 to 1
     decay        whether the learning rate falls to zero, along half a cosine
     weight_decay before a step, weights with a gradient shrink by 1 - learning rate * weight_decay, as in AdamW
     clip         largest norm of the gradient
-    ema          leaves an average over all steps in the model, of its weights and batch-norm statistics: those
-                 after step t count in proportion to ema ** -t, those before the first step for nothing
+    ema          decay rate of an exponential moving average of weights and batch-norm statistics, which the model
+                 has at the end in place of the last ones: those after step t have a weight in proportion to
+                 ema ** -t, and those before the first step have none
     autocast     whether networks compute in bfloat16; weights, likelihood and KL stay float32
     device       where to train, by default CUDA if there is any; the model then returns to where it was
-    checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end
+    checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end; the objective must
+                 then have a name, which a lambda has not: `checkpoints.name_of`
     resume       whether to go on from the checkpoint if it exists: to the same bits as without interruption,
                  on a CPU with as many threads; `steps` may have grown, unless there is `decay`
 
-    Returns {"elbo": [...], "log_px_given_z": [...], "kl": [...]}, means over the batch of each step, in nats.
-    The model is left in eval mode. While it is trained, freed memory stays with the process: `keeping_freed_memory`.
-    Raises TypeError or ValueError for arguments that do not fit and for a checkpoint that is damaged or of another
-    run; FileExistsError rather than overwrite a checkpoint unasked; FloatingPointError, naming step and term, for a
-    bound that is not finite: the last checkpoint stays.
-    Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019.
+    Returns {"elbo": [...], "log_px_given_z": [...], "kl": [...]}, means over the batch of each step, in nats. The
+    model is left in eval mode. Raises TypeError or ValueError for arguments that do not fit and for a checkpoint that
+    is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked; FloatingPointError,
+    naming step and term, for a bound that is not finite, and for weights that are not at the end: the last checkpoint
+    stays. Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019.
     """
-    _check_inputs(images, model)
-    _check_options(len(images), steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
-                   checkpoint_every)
+    if images.is_floating_point():
+        guards.pixels_for(getattr(model, "likelihood", None), "images", images)
+    batch_size = guards.integer("batch_size", batch_size, at_most=len(images))
     if autocast and not (hasattr(model, "encoder") and hasattr(model, "decoder")):
         raise ValueError(f"autocast: wanted a model with an encoder and a decoder, got {type(model).__name__}")
-    home = next(model.parameters()).device
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device: wanted cpu or cuda, got {device}")
-    settings = {
-        "images": _fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
-        "binarized": binarized, "seed": seed, "objective": re.sub(" at 0x[0-9a-fA-F]+", "", repr(objective)),
-        "output_bias": output_bias, "warm_up": warm_up, "decay": decay and f"over {steps} steps",
-        "weight_decay": weight_decay, "clip": clip, "ema": ema, "autocast": autocast, "device": device.type,
-    }
     save_every = checkpoint_every or len(images) // batch_size
-    history, pending = {name: [] for name in Bound._fields}, []
-    with keeping_freed_memory(), ExitStack() as stack:
-        stack.callback(lambda: model.to(home, memory_format=torch.contiguous_format).eval())
-        model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
-        optimizer, averages, tensors = _prepare(model, learning_rate, weight_decay, ema)
-        current = [tensors[f"model.{name}"] for name in averages]
-        random_state = _resume(checkpoint, resume, steps, settings, tensors, history)
+    settings = checkpoint and {
+        "images": fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
+        "binarized": binarized, "seed": seed, "objective": name_of(objective), "output_bias": output_bias,
+        "warm_up": warm_up, "decay": decay and f"over {steps} steps", "weight_decay": weight_decay, "clip": clip,
+        "ema": ema, "autocast": autocast, "device": device.type,
+    }
+    with ExitStack() as stack:
+        generator = stack.enter_context(_borrowed(model, device, autocast))
+        trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
+        optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
+        average = {} if ema is None else {name: value.clone() for name, value in model.state_dict().items()
+                                          if value.is_floating_point()}
+        history, random_state = {name: [] for name in Bound._fields}, None
+        if _goes_on(checkpoint, resume):
+            history, random_state = read_checkpoint(checkpoint, steps, settings, model, optimizer, average)
         start = len(history["elbo"])
         if output_bias and start == 0:
-            _start_output_bias(model, images)
-        generator = torch.default_generator
-        if device.type == "cuda":
-            generator = torch.cuda.default_generators[next(model.parameters()).device.index]
-        stack.callback(generator.set_state, generator.get_state())
-        for network in (model.encoder, model.decoder) if autocast else ():
-            stack.enter_context(network.register_forward_hook(_to_float32))
+            start_output_bias(model, images)
+        record = Record(history)
         bar = stack.enter_context(tqdm(total=steps, initial=start, disable=not progress, mininterval=0.3))
-        batches = _batches(images.to(device), binarized, batch_size, start, seed, generator, random_state)
+        batches = batches_from(start, images.to(device), batch_size, binarized, seed, generator, random_state)
 
         for step, x in zip(range(start, steps), batches):
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 bound = objective(model, x)
-            pending.append(torch.stack(bound).detach().mean(1))
-            if device.type == "cpu":  # a GPU would have to wait
-                _settle(pending, history)
-            weight = min(1.0, step / warm_up) if warm_up else 1.0
-            loss = -(bound.elbo if weight == 1 else bound.elbo + (1 - weight) * bound.kl).mean()
+            record.add(bound)
             optimizer.zero_grad()
-            loss.backward()
+            loss_of(bound, kl_weight_at(step, warm_up)).backward()
             if clip is not None:
-                torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
+                torch.nn.utils.clip_grad_norm_([weights for _, weights in trained], clip)
             if decay:
-                optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+                optimizer.param_groups[0]["lr"] = learning_rate * cosine_at(step, steps)
             optimizer.step()
-            if ema is not None:
-                torch._foreach_lerp_(list(averages.values()), current, (1 - ema) / (1 - ema ** (step + 1)))
+            update_average(average, model, step, ema)
 
             last = step + 1 == steps
-            shown = bar.update() or last  # true a few times a second
-            saved = checkpoint is not None and (last or (step + 1) % save_every == 0)
-            if shown or saved or step % 100 == 0:
-                _settle(pending, history)
-            if shown:
-                means = [sum(history[name][-100:]) / len(history[name][-100:]) for name in history]
-                bar.set_postfix_str("ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means))
-            if saved:
-                checkpoints.write(checkpoint, tensors | _as_tensors(history, generator), settings)
-        for name, average in averages.items():
-            tensors[f"model.{name}"].copy_(average)
+            if bar.update() or last:  # true a few times a second
+                bar.set_postfix_str(record.latest())
+            if checkpoint is not None and (last or (step + 1) % save_every == 0):
+                record.settle()
+                write_checkpoint(checkpoint, settings, model, optimizer, average, history, generator.get_state())
+        record.settle()
+        if ema is not None:
+            model.load_state_dict(model.state_dict() | average)
+        guards.finite_or_stop(dict(trained), f"step {steps} has diverged")
     return history
 
 
-def _check_inputs(images, model):
-    """Refuse images that cannot be trained on or that a Bernoulli has no meaning for, and a frozen model."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError("model: wanted a VAE, or a torch.nn.Module that the objective takes, "
-                        f"got {type(model).__name__}")
-    wanted = "images: wanted a uint8 or float32 tensor of shape (N, C, H, W)"
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{wanted}, got {type(images).__name__}")
-    got = f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
-    if images.dtype not in (torch.uint8, torch.float32, torch.float64):
-        raise TypeError(f"{wanted}, got {got}")
-    if images.dim() != 4 or images.numel() == 0:
-        raise ValueError(f"{wanted}, got {got}")
-    low, high = (value.item() for value in images.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"images: wanted finite values, got {low:g} to {high:g}")
-    if images.dtype == torch.uint8 and high <= 1:
-        raise ValueError(f"images: wanted uint8 grey values, 0 to 255, got 0 to {high}; bits come as float32")
-    bernoulli = isinstance(getattr(model, "likelihood", None), Bernoulli)
-    if bernoulli and images.is_floating_point() and (low < 0 or high > 1):
-        raise ValueError(f"images: a Bernoulli likelihood wants values in [0, 1], got {low:g} to {high:g}")
-    if not any(weights.requires_grad for weights in model.parameters()):
-        raise ValueError("model: wanted weights that require gradients, got none")
+def loss_of(bound, kl_weight):
+    """Minus the mean of the bound, to which the part of the KL is added back that does not count yet: a number."""
+    return -(bound.elbo if kl_weight == 1 else bound.elbo + (1 - kl_weight) * bound.kl).mean()
 
 
-def _check_options(num_images, steps, batch_size, learning_rate, seed, warm_up, weight_decay, clip, ema,
-                   checkpoint_every):
-    """Refuse numbers that make no sense: a ValueError names the argument."""
-    def whole(value, low, high=math.inf):
-        return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
-
-    def between(value, low, high):
-        return isinstance(value, Real) and low < value < high
-
-    every = checkpoint_every
-    for name, value, fits, wanted in (
-        ("steps", steps, whole(steps, 1), "a positive integer"),
-        ("batch_size", batch_size, whole(batch_size, 1, num_images),
-         f"1 to {num_images}, the number of images"),
-        ("learning_rate", learning_rate, between(learning_rate, 0, math.inf), "a positive finite number"),
-        ("seed", seed, whole(seed, 0), "an integer, 0 or more"),
-        ("warm_up", warm_up, whole(warm_up, 0), "an integer, 0 or more"),
-        ("weight_decay", weight_decay, isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf,
-         "a finite number, 0 or more"),
-        ("clip", clip, clip is None or between(clip, 0, math.inf), "None or a positive finite number"),
-        ("ema", ema, ema is None or between(ema, 0, 1), "None or a number between 0 and 1"),
-        ("checkpoint_every", every, every is None or whole(every, 1), "None or a positive integer"),
-    ):
-        if not fits:
-            raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
+def kl_weight_at(step, warm_up):
+    """The weight of the KL in a step, counted from 0: it rises from 0 to 1 over the first `warm_up` steps."""
+    return min(1.0, step / warm_up) if warm_up else 1.0
 
 
-def _start_output_bias(model, images):
+def cosine_at(step, steps):
+    """The share of the learning rate in a step, counted from 0: it falls from 1 to 0, along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def update_average(average, model, step, ema):
+    """Move averages, by name, towards the model's weights after a step, counted from 0.
+
+    The share (1 - ema) / (1 - ema ** (step + 1)) is 1 in the first step, so nothing of the start remains.
+    """
+    current = model.state_dict() if average else {}
+    for name, value in average.items():
+        value.lerp_(current[name], (1 - ema) / (1 - ema ** (step + 1)))
+
+
+def start_output_bias(model, images):
     """Let the decoder's last bias say how often a pixel is white: for each pixel, or one number for a convolution."""
     bias = getattr(getattr(getattr(model, "decoder", None), "to_output", None), "bias", None)
-    if bias is None or not isinstance(model.likelihood, Bernoulli):
+    if bias is None or not isinstance(getattr(model, "likelihood", None), Bernoulli):
         raise ValueError("output_bias: wanted a Bernoulli likelihood, and a decoder whose layer to_output has a bias")
     mean = (images if images.is_floating_point() else to_unit(images)).mean(0).clamp(1e-3, 1 - 1e-3)
     with torch.no_grad():
         bias.copy_(mean.logit().flatten() if bias.numel() == mean.numel() else mean.mean().logit())
 
 
-def _fingerprint(images):
-    """What tells one set of images from another: type, shape, and a checksum of up to 1,000 of them."""
-    some = images[::math.ceil(len(images) / 1000)].cpu().numpy().tobytes()
-    return f"{images.dtype} {tuple(images.shape)} {zlib.crc32(some):08x}"
-
-
-def _prepare(model, learning_rate, weight_decay, ema):
-    """AdamW; the averages by name (none without `ema`); and by name all live tensors of a checkpoint."""
-    state = model.state_dict()
-    tensors = {f"model.{name}": value for name, value in state.items()}
-    averages = {name: value.clone() for name, value in state.items()
-                if ema is not None and value.is_floating_point()}
-    tensors |= {f"average.{name}": value for name, value in averages.items()}
-    trained = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
-    optimizer = torch.optim.AdamW(trained.values(), learning_rate, weight_decay=weight_decay, fused=True)
-    for name, weights in trained.items():  # as AdamW would set it up in its first step; here, to be read into
-        optimizer.state[weights] = {
-            "step": torch.zeros((), device=weights.device),
-            "exp_avg": torch.zeros_like(weights),
-            "exp_avg_sq": torch.zeros_like(weights),
-        }
-        tensors |= {f"adam.{name}.{key}": value for key, value in optimizer.state[weights].items()}
-    return optimizer, averages, tensors
-
-
-def _batches(images, binarized, batch_size, start, seed, generator, random_state):
+def batches_from(start, images, batch_size, binarized, seed, generator, random_state=None):
     """Yield float batches from step `start` on; all that is random in an epoch comes from (seed, epoch)."""
-    for step in count(start):
+    for step in count_from(start):
         epoch, position = divmod(step, len(images) // batch_size)
         if position == 0 or step == start:
             generator.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]))
@@ -219,48 +163,66 @@ def _batches(images, binarized, batch_size, start, seed, generator, random_state
         yield x if x.is_floating_point() else binarize(x) if binarized else to_unit(x)
 
 
+class Record:
+    """The history of a run, and the means of its last steps, which a GPU hands over now and then, as it has to wait."""
+
+    def __init__(self, history):
+        self.history, self.pending = history, []
+
+    def add(self, bound):
+        """Note the means of a step, and stop at once on a CPU, soon on a GPU, if they are not finite."""
+        self.pending.append(torch.stack(bound).detach().mean(1))
+        if self.pending[0].device.type == "cpu" or len(self.pending) == 100:
+            self.settle()
+
+    def settle(self):
+        """Move the noted means into the history; FloatingPointError for the first that are not finite."""
+        for elbo_mean, log_px_given_z, kl in torch.stack(self.pending).tolist() if self.pending else ():
+            means = {"log_px_given_z": log_px_given_z, "kl": kl, "elbo": elbo_mean}
+            for name, value in means.items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"step {len(self.history[name]) + 1}: {name} is {value}: stopped")
+            for name, value in means.items():
+                self.history[name].append(value)
+        self.pending.clear()
+
+    def latest(self):
+        """The means over the last 100 steps, in words."""
+        self.settle()
+        means = [sum(values[-100:]) / len(values[-100:]) for values in self.history.values()]
+        return "ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means)
+
+
+@contextmanager
+def _borrowed(model, device, autocast):
+    """Have the model in train mode on a device, and the random generator there; both go back afterwards."""
+    home = next(model.parameters()).device
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    random_state, hooks = generator.get_state(), []
+    try:
+        model.to(device, memory_format=torch.channels_last).train()  # convolutions are faster so
+        hooks = [network.register_forward_hook(_to_float32)
+                 for network in ((model.encoder, model.decoder) if autocast else ())]
+        yield generator
+    finally:
+        for hook in hooks:
+            hook.remove()
+        generator.set_state(random_state)
+        model.to(home, memory_format=torch.contiguous_format).eval()
+
+
 def _to_float32(network, inputs, output):
-    """Forward hook: what a network computed in bfloat16 goes on in float32."""
+    """Forward hook: the output of a network that computes in bfloat16, in float32."""
     return output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
 
 
-def _settle(pending, history):
-    """Move the means of the latest steps into the history; stop at the first that are not finite."""
-    for elbo_mean, log_px_given_z, kl in torch.stack(pending).tolist() if pending else ():
-        means = {"log_px_given_z": log_px_given_z, "kl": kl, "elbo": elbo_mean}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(f"step {len(history[name]) + 1}: {name} is {value}: stopped")
-        for name, value in means.items():
-            history[name].append(value)
-    pending.clear()
-
-
-def _resume(path, resume, steps, settings, tensors, history):
-    """Read a checkpoint, if there is one to resume, into tensors and history; return its random state."""
-    if path is None or not Path(path).exists():
-        if resume and path is None:
-            raise ValueError("checkpoint: wanted a path to resume from, got None")
-        return None
-    if not resume:
+def _goes_on(path, resume):
+    """Whether there is a checkpoint to go on from; FileExistsError for one that must not be overwritten."""
+    if resume and path is None:
+        raise ValueError("checkpoint: wanted a path to resume from, got None")
+    exists = path is not None and Path(path).exists()
+    if exists and not resume:
         raise FileExistsError(f"checkpoint: {path} exists; go on from it with resume=True, or remove it")
-    found, saved = checkpoints.read(path)
-    if not saved:
-        raise ValueError(f"checkpoint: {path} was not written by fit")
-    saved.setdefault("weight_decay", 0.0)  # files older than this argument
-    for name, value in settings.items():
-        if saved.get(name) != value:
-            raise ValueError(f"resume: {path} was written with {name}={saved.get(name)}, got {name}={value}")
-    past = {name: found.pop(f"history.{name}").tolist() for name in history}
-    if len(past["elbo"]) > steps:
-        raise ValueError(f"steps: {path} has {len(past['elbo'])} steps behind it, got {steps}")
-    random_state = found.pop("random")
-    checkpoints.fill(tensors, found, path)
-    history.update(past)
-    return random_state
-
-
-def _as_tensors(history, generator):
-    """What a checkpoint holds beside weights and averages: the past, and the state of what is random."""
-    past = {f"history.{name}": torch.tensor(means, dtype=torch.float64) for name, means in history.items()}
-    return past | {"random": generator.get_state()}
+    return exists

@@ -10,16 +10,13 @@ from vae_lib.plotting import picture
 
 
 def slider(name, control):
-    """Make the slider of one control: a FloatSlider or IntSlider as it is, or (low, high, start[, step]).
+    """Make the slider of one control, (low, high, start[, step]).
 
     Only integers: an IntSlider in steps of 1; else a FloatSlider in fifty steps, unless step says otherwise.
     Raises TypeError for anything else, ValueError unless low <= start <= high, low < high, step > 0 and start
     is a whole number of steps from low (the browser would move it to the next one)."""
     label = name.replace("_", " ")
-    if isinstance(control, (ipywidgets.FloatSlider, ipywidgets.IntSlider)):
-        control.description = control.description or label
-        return control
-    wanted = f"{name}: wanted a FloatSlider, an IntSlider or (low, high, start[, step])"
+    wanted = f"{name}: wanted (low, high, start[, step])"
     if not isinstance(control, tuple) or not all(type(number) in (int, float) for number in control):
         raise TypeError(f"{wanted}, got {control!r}")
     if len(control) not in (3, 4) or not all(math.isfinite(number) for number in control):
@@ -48,7 +45,7 @@ class DescribedImage(ipywidgets.Image):
 class Explorer:
     """Sliders that redraw one picture: draw(**values) returns a matplotlib figure, alt says what it shows.
 
-    controls: a slider, or (low, high, start[, step]), for each argument of draw. As a cell's output it is the
+    controls: (low, high, start[, step]) for each argument of draw. As a cell's output it is the
     sliders and the picture; where no kernel runs (GitHub, HTML, slides), the picture alone. An exception in
     draw is raised, and its message stands above the picture. Raises TypeError or ValueError for bad
     arguments, as slider and plotting.picture do."""

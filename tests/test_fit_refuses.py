@@ -1,0 +1,80 @@
+"""The arguments that fit refuses, each by name."""
+
+import math
+
+import pytest
+import torch
+from small_runs import (
+    GREY,
+    SHAPE,
+    quiet,
+    small_vae,
+)
+
+from vae_lib.training import fit
+
+
+@pytest.mark.parametrize("images, error, message", [
+    (GREY.numpy(), TypeError, "wanted a uint8 or float32 tensor .*, got ndarray"),
+    (GREY.int(), TypeError, r"got int32 of shape \(40, 1, 4, 4\)"),
+    (GREY.half(), TypeError, "got float16 of shape"),
+    (GREY[:, 0], ValueError, r"wanted .* \(N, C, H, W\), got uint8 of shape \(40, 4, 4\)"),
+    (GREY[:0], ValueError, r"got uint8 of shape \(0, 1, 4, 4\)"),
+    ((GREY > 99).byte(), ValueError, "wanted uint8 grey values, 0 to 255, got 0 to 1"),
+    (torch.full((8, *SHAPE), math.nan), ValueError, "wanted finite numbers, got NaN or infinity"),
+    (torch.full((8, *SHAPE), math.inf), ValueError, "wanted finite numbers, got NaN or infinity"),
+    (GREY / 127.5 - 1, ValueError, r"wanted values in \[0, 1\] for a Bernoulli, got -1 to 1"),
+    (GREY.float(), ValueError, r"wanted values in \[0, 1\] for a Bernoulli, got 0 to 255"),
+])
+def test_fit_refuses_other_images(images, error, message):
+    with pytest.raises(error, match=f"^images: .*{message}"):
+        quiet(small_vae(), images, steps=1, batch_size=4)
+
+
+@pytest.mark.parametrize("name, values, wanted", [
+    ("steps", [0, -1, 2.0, None, "7", True], "an integer, 1 or more"),
+    ("batch_size", [0, 4.0, None, True], "an integer, 1 or more"),
+    ("batch_size", [41], "an integer, 1 to 40"),
+    ("learning_rate", [0, -1e-3, math.inf, math.nan, None, "fast", True], "a positive finite number"),
+    ("seed", [-1, 0.5, None], "an integer, 0 or more"),
+    ("warm_up", [-1, 0.5, None], "an integer, 0 or more"),
+    ("weight_decay", [-1, math.nan, math.inf, None, "0"], "a finite number, 0 or more"),
+    ("clip", [0, -1, math.nan, math.inf, "1"], "a positive finite number"),
+    ("ema", [0, 1, 1.5, math.nan, "0.9"], "a number between 0 and 1"),
+    ("checkpoint_every", [0, -1, 2.5], "an integer, 1 or more"),
+])
+def test_fit_refuses_other_numbers(name, values, wanted):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{name}: wanted {wanted}, got {value!r}"):
+            quiet(small_vae(), GREY, **{"steps": 1, "batch_size": 8, name: value})
+
+
+def test_fit_refuses_what_is_no_model():
+    with pytest.raises(TypeError, match="model: wanted a VAE, or a torch.nn.Module that .* takes, got NoneType"):
+        fit(None, GREY, steps=1)
+
+
+def test_fit_refuses_a_model_with_nothing_to_train():
+    with pytest.raises(ValueError, match="^model: wanted weights that require gradients, got none"):
+        quiet(small_vae().requires_grad_(False), GREY, steps=1, batch_size=8)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(autocast=True), "autocast: wanted a model with an encoder and a decoder, got Linear"),
+    (dict(output_bias=True), "output_bias: wanted a Bernoulli likelihood, and a decoder"),
+])
+def test_fit_refuses_options_that_want_a_vae(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(torch.nn.Linear(2, 2), torch.rand(8, 1, 2, 2), steps=1, batch_size=4, progress=False, **options)
+
+
+def test_fit_refuses_other_devices():
+    with pytest.raises(ValueError, match="^device: wanted cpu or cuda, got meta"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, device="meta")
+
+
+def test_fit_chooses_a_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = small_vae()
+    fit(model, GREY, steps=1, batch_size=8, progress=False)
+    assert {weights.device.type for weights in model.parameters()} == {"cpu"}

@@ -1,0 +1,316 @@
+"""Recording: runs that leave weights and a log, that resume, and whose likelihood is measured in parts."""
+
+import json
+import platform
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+from vae_lib import recipes, recording
+from vae_lib.checkpoints import save_weights
+from vae_lib.data import ImageData, fixed_binarization, load
+from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
+from vae_lib.flow import RealNVP, folded
+from vae_lib.models import dense_vae
+from vae_lib.objectives import dreg, ex_post, sleep_phase
+from vae_lib.training import fit
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A small recipe of two stages on small data, which writes into tmp_path: the arguments of train and measure."""
+    images = torch.randint(0, 256, (300, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(300, dtype=torch.int64)
+    monkeypatch.setattr(recording, "load", lambda name: ImageData(images, labels, images[:50], labels[:50], "small"))
+    monkeypatch.setattr(recording, "validation_split", lambda train: (train[:100], train[100:]))
+    build = partial(dense_vae, image_shape=(1, 4, 4), hidden=(8,), latent_dim=2)
+    stages = (dict(steps=14, batch_size=32, seed=0, progress=False),
+              dict(steps=7, batch_size=32, seed=10, objective=partial(dreg, num_samples=3), progress=False))
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.Recipe("a test", build, stages))
+    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return dict(folder=tmp_path, runs=tmp_path / "runs")
+
+
+def test_a_run_leaves_weights_and_a_log(small, capsys):
+    """A second start finds it finished, and leaves the same weights and the same log."""
+    recording.train("small", **small)
+    log, first = recipes.training_log("small"), recipes.pretrained("small").state_dict()
+    assert {len(values) for values in log["history"].values()} == {3} and not log["resumed"]
+    assert log["stages"][1] == dict(steps=7, batch_size=32, seed=10, objective="dreg", num_samples=3, progress=False)
+    assert log["validation"]["elbo"] < 0 and '"validation"' in capsys.readouterr().out
+    recording.measure("small", 5, **small)
+    log = recipes.training_log("small")
+    recording.train("small", **small)
+    second = recipes.pretrained("small").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert recipes.training_log("small") == log
+
+
+def test_measurements_stay_in_the_log_of_a_run_that_repeats_itself(small, monkeypatch):
+    """But not in that of another run, even one that was cut between its weights and its log."""
+    recording.train("small", **small)
+    recording.measure("small", 5, **small)
+    before = recipes.training_log("small")["nll"]
+    shutil.rmtree(small["runs"])
+    recording.train("small", **small)
+    log = recipes.training_log("small")
+    assert log["nll"] == before and not log["resumed"]
+    shutil.rmtree(small["runs"])
+    stages = [options | {"learning_rate": 1e-2} for options in recipes.recipe("small").stages]
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(stages=stages))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recording, "held_out_elbo", cut)
+        recording.train("small", **small)
+    assert recipes.training_log("small")["nll"] == before
+    recording.train("small", **small)
+    assert "nll" not in recipes.training_log("small")
+
+
+def cut(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_the_history_has_the_means_of_epochs_of_both_stages(small):
+    recording.train("small", **small)
+    log, images = recipes.training_log("small"), recording.load("MNIST").train[100:]
+    torch.manual_seed(0)
+    model = recipes.recipe("small").build()
+    histories = [fit(model, images, **options) for options in recipes.recipe("small").stages]
+    first, second = (torch.tensor(history["elbo"]) for history in histories)
+    means = [first[:6].mean(), first[6:12].mean(), second[:6].mean()]
+    assert log["history"]["elbo"] == pytest.approx([mean.item() for mean in means], rel=1e-6)
+
+
+def test_another_seed_is_another_run_whose_weights_do_not_ship(small, tmp_path):
+    recording.train("small", **small)
+    recording.train("small", seed=1, **small)
+    one, two = recipes.training_log("small"), recipes.training_log("small", seed=1)
+    assert one["test"] != two["test"] and [stage["seed"] for stage in two["stages"]] == [1, 11]
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == [
+        "small-seed1.json", "small.json", "small.safetensors"]
+    runs = recipes.recorded_runs()
+    assert list(runs)[-2:] == [("small", 0), ("small", 1)] and runs["small", 1] == two
+    recording.measure("small", 20, seed=1, **small)
+    assert "nll" in recipes.training_log("small", seed=1) and "nll" not in recipes.training_log("small")
+
+
+def test_measure_adds_the_likelihood_to_the_log(small, capsys):
+    recording.train("small", **small)
+    for num_samples in (5, 50):
+        recording.measure("small", num_samples, **small)
+    found = recipes.training_log("small")["nll"]
+    assert found.keys() == {"5", "50"} and found["50"]["num_samples"] == 50
+    assert -found["50"]["elbo"] > found["5"]["nll"] > found["50"]["nll"] > 0
+    expected = nll(recipes.pretrained("small"), fixed_binarization(recording.load("MNIST").test), 50, autocast=True)
+    assert found["50"]["nll"] == expected.nll and '"nll"' in capsys.readouterr().out
+
+
+def test_measure_joins_parts_and_goes_on_after_a_cut(small, monkeypatch):
+    """Cut in its third part, it weighs that part alone when started again; the average is over all images."""
+    recording.train("small", **small)
+    monkeypatch.setattr(recording, "PART", 20)
+    calls, parts = [], fixed_binarization(recording.load("MNIST").test).split(20)
+
+    def cut(model, x, *arguments, seed, **options):
+        calls.append(seed)
+        if calls == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return importance_estimates(model, x, *arguments, seed=seed, progress=False, **options)
+
+    monkeypatch.setattr(recording, "importance_estimates", cut)
+    with pytest.raises(KeyboardInterrupt):
+        recording.measure("small", 5, **small)
+    recording.measure("small", 5, **small)
+    found, model = recipes.training_log("small")["nll"]["5"], recipes.pretrained("small")
+    log_px = torch.cat([importance_estimates(model, x, 5, seed=i, autocast=True).log_px for i, x in enumerate(parts)])
+    assert calls == [0, 1, 2, 2] and len(log_px) == 50
+    assert found["nll"] == pytest.approx(-log_px.mean().item())
+    assert found["stderr"] == pytest.approx(log_px.std().item() / 50**0.5)
+
+
+def test_on_a_gpu_more_is_decoded_at_once_and_the_log_names_it(small, monkeypatch):
+    """Parts that came from a CPU are not taken for the GPU's."""
+    recording.train("small", **small)
+    decoded = []
+
+    def counted(model, x, num_samples, batch_size, **options):
+        decoded.append(batch_size)
+        return importance_estimates(model, x, num_samples, batch_size, **options)
+
+    monkeypatch.setattr(recording, "importance_estimates", counted)
+    recording.measure("small", 5, **small)
+    on_cpu = recipes.training_log("small")["nll"]["5"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA X")
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *where, **options: self)
+    recording.measure("small", 5, **small)
+    on_gpu = recipes.training_log("small")["nll"]["5"]
+    assert decoded == [500, 10_000]
+    assert on_cpu["machine"].startswith(f"{platform.machine()}, {torch.get_num_threads()} threads, torch ")
+    assert on_gpu["machine"] == f"NVIDIA X, torch {torch.__version__}"
+
+
+def test_measure_does_not_take_other_weights_parts(small):
+    recording.train("small", **small)
+    recording.measure("small", 5, **small)
+    one = recipes.training_log("small")["nll"]["5"]["nll"]
+    weights = small["folder"] / "small.safetensors"
+    model = recipes.pretrained("small")
+    with torch.no_grad():
+        model.decoder.to_output.bias += 1
+    save_weights(model, weights)
+    recording.measure("small", 5, **small)
+    assert recipes.training_log("small")["nll"]["5"]["nll"] != one
+
+
+def test_a_recipe_for_a_prior_trains_it_alone_and_measures_the_vae_with_it(small, tmp_path, monkeypatch):
+    """Its log says what the VAE reaches with that prior; parts measured with other weights of the VAE do not count."""
+    monkeypatch.setitem(recipes.RECIPES, "small_prior", recipes.Recipe(
+        "a test", partial(RealNVP, 2, hidden=8, couplings=2),
+        (dict(steps=60, batch_size=32, learning_rate=1e-2, seed=0, objective=ex_post, progress=False),), "small"))
+    recording.train("small", **small)
+    path = tmp_path / "small.safetensors"
+    before = path.read_bytes()
+    recording.train("small_prior", **small)
+    log = recipes.training_log("small_prior")
+    vae, prior = map(recipes.pretrained, ("small", "small_prior"))
+    assert isinstance(prior, RealNVP) and path.read_bytes() == before
+    data = recording.load("MNIST")
+    for part, images in (("test", data.test), ("validation", data.train[:100])):
+        bits = fixed_binarization(images)
+        assert log[part] == held_out_elbo(vae, bits, prior=prior)._asdict() != held_out_elbo(vae, bits)._asdict()
+    assert log["prior_of"] == "small" and log["stages"] == [
+        dict(steps=60, batch_size=32, learning_rate=1e-2, seed=0, objective="ex_post", progress=False)]
+
+    def measured():
+        recording.measure("small_prior", 50, **small)
+        return recipes.training_log("small_prior")["nll"]["50"]["nll"]
+
+    first = measured()
+    assert first == nll(vae, fixed_binarization(data.test), 50, autocast=True, prior=prior).nll
+    with torch.no_grad():
+        prior.couplings[0].net[-1].bias += 1
+    save_weights(prior, tmp_path / "small_prior.safetensors")
+    second = measured()
+    with torch.no_grad():
+        vae.encoder.to_mu.bias += 1
+    save_weights(vae, path)
+    assert len({first, second, measured()}) == 3
+    recording.train("small_prior", **small)  # from the start, for what is another VAE now
+    moved = recipes.training_log("small_prior")
+    assert not moved["resumed"] and moved["history"] != log["history"]
+
+
+@pytest.fixture
+def with_folded(small, monkeypatch):
+    """A recipe that folds a small flow into the small VAE; both are trained."""
+    stages = (dict(steps=6, batch_size=32, seed=0, objective=ex_post, progress=False),)
+    monkeypatch.setitem(recipes.RECIPES, "small_flow", recipes.Recipe(
+        "a test", partial(RealNVP, 2, hidden=8, couplings=2), stages, "small"))
+    stages = (dict(steps=6, batch_size=32, seed=0, objective=sleep_phase, progress=False),)
+    monkeypatch.setitem(recipes.RECIPES, "small_folded", recipes.Recipe(
+        "a test", folded, stages, made_of=("small", "small_flow")))
+    recording.train("small", **small)
+    recording.train("small_flow", **small)
+    return small
+
+
+def test_a_recipe_made_of_others_starts_from_their_weights(with_folded):
+    recording.train("small_folded", **with_folded)
+    log, model = recipes.training_log("small_folded"), recipes.pretrained("small_folded")
+    assert log["made_of"] == ["small", "small_flow"]
+    start = folded(recipes.pretrained("small"), recipes.pretrained("small_flow"))
+    kept, moved = (list(zip(getattr(start, half).parameters(), getattr(model, half).parameters(), strict=True))
+                   for half in ("decoder", "encoder"))
+    assert all(torch.equal(one, other) for one, other in kept)  # a sleep phase trains the encoder alone
+    assert not any(torch.equal(one, other) for one, other in moved)
+    recording.measure("small_folded", 5, **with_folded)
+    found = recipes.training_log("small_folded")["nll"]["5"]["nll"]
+    assert found == nll(model, fixed_binarization(recording.load("MNIST").test), 5, autocast=True).nll
+
+
+def change(name, folder):
+    """Other weights in the file of a recipe."""
+    model = recipes.trained(name, folder)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.1
+    save_weights(model, folder / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("changed", ["small", "small_flow"])
+def test_it_starts_anew_when_these_have_changed(with_folded, tmp_path, changed):
+    recording.train("small_folded", **with_folded)
+    before = recipes.training_log("small_folded")
+    recording.train("small_folded", **with_folded)
+    assert recipes.training_log("small_folded") == before
+    change(changed, tmp_path)
+    recording.train("small_folded", **with_folded)
+    after = recipes.training_log("small_folded")
+    assert not after["resumed"] and after["history"] != before["history"]
+
+
+@pytest.mark.parametrize("name", ["small_flow", "small_folded"])
+def test_it_takes_the_weights_from_its_own_folder(with_folded, tmp_path, name):
+    """Not those of the same name which ship with the library; a prior is trained for the VAE there."""
+    recording.train(name, **with_folded)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(FileNotFoundError, match="small.safetensors: wanted the weights of small, which `train` leaves"):
+        recording.train(name, folder=elsewhere, runs=elsewhere / "runs")
+    for file in ("small.safetensors", "small_flow.safetensors"):
+        shutil.copy(tmp_path / file, elsewhere)
+    change("small", elsewhere)
+    recording.train(name, folder=elsewhere, runs=elsewhere / "runs")
+    one, other = (json.loads((folder / f"{name}.json").read_text()) for folder in (tmp_path, elsewhere))
+    assert one["history"] != other["history"] and one["test"] != other["test"]
+
+
+def test_a_finished_run_that_is_started_again_tells_what_its_recipe_is_about_now(small, monkeypatch):
+    recording.train("small", **small)
+    recording.measure("small", 5, **small)
+    before = recipes.training_log("small")
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(about="another test"))
+    recording.train("small", **small)
+    assert recipes.training_log("small") == before | {"about": "another test"}
+
+
+def test_what_was_tried_stays_in_the_log_of_a_recipe_that_is_trained_again(small, monkeypatch):
+    recording.train("small", **small)
+    log = recipes.training_log("small")
+    recording.write_log(log | {"tried": ["twice the width: 0.3 nats worse"]}, small["folder"] / "small.json")
+    stages = [options | {"learning_rate": 1e-2} for options in recipes.recipe("small").stages]
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(stages=stages))
+    shutil.rmtree(small["runs"])
+    recording.train("small", **small)
+    again = recipes.training_log("small")
+    assert again["tried"] == ["twice the width: 0.3 nats worse"] and again["history"] != log["history"]
+
+
+def test_measure_wants_the_log_of_the_run(small):
+    recording.train("small", **small)
+    (small["folder"] / "small.json").unlink()
+    with pytest.raises(FileNotFoundError, match="small.json: wanted the log of the run"):
+        recording.measure("small", 5, **small)
+
+
+def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):
+    recording.train("small", **small)
+    monkeypatch.setattr(recording, "load", lambda name: load("MNIST", root="sample"))
+    with pytest.raises(ValueError, match="data: wanted the full test set of MNIST, got the sample"):
+        recording.measure("small", 5, **small)
+
+
+def test_the_command_line(monkeypatch):
+    calls = []
+    monkeypatch.setattr(recording, "train", lambda *arguments: calls.append(("train", *arguments)))
+    monkeypatch.setattr(recording, "measure", lambda *arguments: calls.append(("measure", *arguments)))
+    recording.main(["train", "conv_mnist"])
+    recording.main(["measure", "conv_mnist", "5000", "--seed", "2"])
+    assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2)]
+    for wrong in (["train", "magic"], ["train", "conv_mnist", "500"], []):
+        with pytest.raises(SystemExit):
+            recording.main(wrong)
