@@ -137,7 +137,7 @@ def test_the_readme_names_the_page_and_the_minutes_that_it_states(path):
     assert row.rstrip().endswith(f"| {minutes} |")
 
 
-@pytest.mark.parametrize("name", ["00", "02", "10"])
+@pytest.mark.parametrize("name", ["00_start", "02", "03", "10"])
 def test_the_pages_to_play_with_have_an_explorer(name):
     (path,) = pages.paths([name])
     assert any("Explorer(" in text for _, text in pages.cells(path, "code"))
