@@ -199,6 +199,7 @@ def _borrowed(model, device, autocast):
     home = next(model.parameters()).device
     generator = torch.default_generator
     if device.type == "cuda":
+        torch.cuda.init()  # else there are no generators yet
         generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
     random_state, hooks = generator.get_state(), []
     try:
