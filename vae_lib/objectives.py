@@ -170,8 +170,8 @@ def article_loss(x, output, mu, log_var):
     """The article's loss of each image: the sum of squared errors plus the KL divergence; lower is better.
 
     Shapes: images (batch, C, H, W), mu and log_var (batch, latent_dim), to (batch,). It equals minus the ELBO of a
-    Gaussian decoder of variance 1/2, up to the constant 0.5 * ln(pi) nats a pixel that the article drops: equations
-    (6.4) and (9.10).
+    Gaussian decoder of variance 1/2, up to the constant 0.5 * ln(pi) nats a pixel that the article drops: equation
+    (6.4).
     """
     squared_error = ((x - output) ** 2).flatten(1).sum(1)
     return squared_error + kl_to_standard_normal(mu, log_var)
