@@ -39,6 +39,12 @@ def dense_block(size_in, size_out, activation):
     return nn.Sequential(nn.Linear(size_in, size_out), *([activation()] if activation else []))
 
 
+def last_shape(image_shape, channels):
+    """The shape (channels, height, width) of an image after the last stage; each stage halves height and width."""
+    shrink = 2 ** len(channels)
+    return channels[-1], image_shape[1] // shrink, image_shape[2] // shrink
+
+
 class VAE(nn.Module):
     """An encoder q(z|x), a decoder network and the likelihood p(x|z) that interprets its output.
 
@@ -92,8 +98,7 @@ class ConvEncoder(nn.Module):
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
         widths = (image_shape[0], *channels)
         self.stages = nn.Sequential(*(conv_block(*sizes) for sizes in pairwise(widths)))
-        shrink = 2 ** len(channels)
-        features = channels[-1] * (image_shape[1] // shrink) * (image_shape[2] // shrink)
+        features = math.prod(last_shape(image_shape, channels))
         self.to_mu = nn.Linear(features, latent_dim)
         self.to_log_var = nn.Linear(features, latent_dim)
 
@@ -115,8 +120,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, image_shape, channels, latent_dim, output_activation=None):
         super().__init__()
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
-        shrink = 2 ** len(channels)
-        self.start_shape = (channels[-1], image_shape[1] // shrink, image_shape[2] // shrink)
+        self.start_shape = last_shape(image_shape, channels)
         self.from_latent = nn.Linear(latent_dim, math.prod(self.start_shape))
         widths = (*reversed(channels), channels[0])
         self.stages = nn.Sequential(*(transposed_conv_block(*sizes) for sizes in pairwise(widths)))

@@ -11,7 +11,7 @@ from torch.nn.functional import pixel_shuffle, relu
 
 from vae_lib.guards import takes_images, takes_latents, takes_sizes
 from vae_lib.likelihoods import Bernoulli
-from vae_lib.models import VAE
+from vae_lib.models import VAE, last_shape
 
 
 class ResidualBlock(nn.Module):
@@ -49,8 +49,7 @@ class ResidualEncoder(nn.Module):
             layers += [nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
                        *(ResidualBlock(channels_out) for _ in range(blocks))]
         self.stages = nn.Sequential(*layers, nn.ReLU())
-        shrink = 2 ** len(channels)
-        features = channels[-1] * (image_shape[1] // shrink) * (image_shape[2] // shrink)
+        features = math.prod(last_shape(image_shape, channels))
         self.to_mu = nn.Linear(features, latent_dim)
         self.to_log_var = nn.Linear(features, latent_dim)
 
@@ -70,8 +69,7 @@ class ResidualDecoder(nn.Module):
     def __init__(self, image_shape, channels, latent_dim, blocks=1):
         super().__init__()
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
-        shrink = 2 ** len(channels)
-        self.start_shape = (channels[-1], image_shape[1] // shrink, image_shape[2] // shrink)
+        self.start_shape = last_shape(image_shape, channels)
         self.from_latent = nn.Linear(latent_dim, math.prod(self.start_shape))
         layers = [ResidualBlock(channels[-1]) for _ in range(blocks)]
         for channels_in, channels_out in pairwise(reversed(channels)):
