@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vae_lib.exact import LinearGaussian, NonlinearModel
+from vae_lib.exact import LinearGaussian, NonlinearModel, linear_vae
 
 
 def normals(*shape, seed=0):
@@ -332,6 +332,18 @@ def test_linear_model_refuses(weight, bias, variance, error, message):
 def test_linear_methods_refuse(method, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(MODEL, method)(*arguments)
+
+
+@pytest.mark.parametrize("log_var", [None, LOG_VAR[0]])
+def test_a_linear_vae_has_the_models_joint_density_and_the_posteriors_means(log_var):
+    vae, images, z = linear_vae(MODEL, log_var), X.view(40, 1, 1, 5), normals(7, 40, 3, seed=5)
+    log_joint = vae.likelihood.log_prob(images, vae.decoder(z)) + Normal(0.0, 1.0).log_prob(z).sum(-1)
+    close(log_joint, MODEL.log_joint(X, z), 1e-10)
+    precision = torch.eye(3) + MODEL.weight.T @ MODEL.weight / MODEL.variance
+    means = torch.linalg.solve(precision, ((X - MODEL.bias) @ MODEL.weight / MODEL.variance).T).T
+    mu, found = vae.encoder(images)
+    close(mu, means, 1e-10)
+    close(found, (-precision.diagonal().log() if log_var is None else log_var).expand(40, 3), 1e-12)
 
 
 # --- The nonlinear model

@@ -1,4 +1,4 @@
-"""Models whose log p(x) and posterior are known, so that the bound's gap can be measured (pages 01, 02, 03, 07).
+"""Models whose log p(x) and posterior are known, so that the bound's gap can be measured (pages 01 to 03, 07, 11, 12).
 
 Everything is in float64 and in nats; other floating-point tensors are converted, and gradients pass through.
 For each model log p(x), the ELBO of a Gaussian q and KL(q || posterior) are three computations, none of them
@@ -11,6 +11,8 @@ import torch
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
 from vae_lib.guards import float64, integer, interval, positive
+from vae_lib.likelihoods import Gaussian
+from vae_lib.models import dense_vae
 
 
 class LinearGaussian:
@@ -122,6 +124,23 @@ class LinearGaussian:
         """
         mean, _ = self.posterior(x)
         return mean, -self.precision().diagonal().log().expand_as(mean)
+
+
+def linear_vae(exact, log_var=None):
+    """A LinearGaussian as a VAE with one linear layer each way, in float64, on images of the shape (1, 1, D).
+
+    Its encoder has the posterior's means and, the same for every x, the log variances log_var (k,): those of
+    `best_diagonal_q` unless others are given. Its decoder and its likelihood are the model's.
+    """
+    vae = dense_vae((1, 1, exact.data_dim), (), exact.latent_dim, likelihood=Gaussian(exact.variance)).double()
+    at_zero = exact.posterior(torch.zeros(1, exact.data_dim))[0]
+    slopes = (exact.posterior(torch.eye(exact.data_dim))[0] - at_zero).T
+    log_var = -exact.precision().diagonal().log() if log_var is None else log_var
+    for layer, weight, bias in ((vae.encoder.to_mu, slopes, at_zero[0]), (vae.encoder.to_log_var, 0 * slopes, log_var),
+                                (vae.decoder.to_output, exact.weight, exact.bias)):
+        layer.weight.data.copy_(weight)
+        layer.bias.data.copy_(bias)
+    return vae
 
 
 class NonlinearModel:
