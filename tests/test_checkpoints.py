@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load_weights(model, tmp_path)
     run = tmp_path / "run.safetensors"
     quiet(small_vae(), GREY, steps=1, batch_size=8, checkpoint=run)
-    with pytest.raises(ValueError, match="run.safetensors is truncated or no safetensors file"):
+    with pytest.raises(ValueError, match="run.safetensors does not fit this model"):
         load_weights(small_vae(), run)
     path.write_bytes(before[:-3])
     with pytest.raises(ValueError, match="weights.safetensors is truncated or no safetensors file"):

@@ -1,6 +1,6 @@
-"""Weights, in safetensors files, and the checkpoints from which `fit` goes on, in files of torch.save."""
+"""Weights, and the checkpoints from which `fit` goes on: safetensors files, written whole or not at all."""
 
-import io
+import json
 import math
 import zlib
 from functools import partial
@@ -13,7 +13,7 @@ import torch
 from vae_lib.files import write_whole
 from vae_lib.guards import finite_or_stop
 
-FORMAT = "checkpoint of vae_lib.training.fit, 2"
+FORMAT = "checkpoint of vae_lib.training.fit, 3"
 
 
 def save_weights(model, path, half=True):
@@ -30,27 +30,28 @@ def load_weights(model, path):
 
     Raises FileNotFoundError, or ValueError for a file that is damaged or does not fit the model.
     """
-    found = read_tensors(path)
+    found, _ = read_tensors(path)
     refuse_misfit(path, found, model)
     model.load_state_dict(found)
     return model.eval()
 
 
 def read_tensors(path):
-    """The tensors of a safetensors file, by name."""
+    """The tensors of a safetensors file, by name, and the texts that came with them."""
     if Path(path).is_dir():
         raise ValueError(f"path: wanted a safetensors file, got the folder {path}")
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
 
 
-def write_tensors(path, tensors):
-    """Write tensors by name to a safetensors file. Raises FloatingPointError for a value that is not finite."""
+def write_tensors(path, tensors, texts=None):
+    """Write tensors, and texts, by name to a safetensors file. FloatingPointError for a value that is not finite."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     finite_or_stop(tensors, f"{path} was not written")
-    write_whole(path, safetensors.torch.save(tensors))
+    write_whole(path, safetensors.torch.save(tensors, texts))
 
 
 def refuse_misfit(path, found, model):
@@ -64,13 +65,13 @@ def refuse_misfit(path, found, model):
 
 def write_checkpoint(path, settings, model, optimizer, average, history, random_state):
     """Write all that a run needs to go on. Raises FloatingPointError for weights that are not finite."""
-    state = {"model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict()}
-    groups = {"model": state["model"], "average": average, **state["optimizer"]["state"]}
-    finite_or_stop({f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()},
-                   f"{path} was not written")
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "settings": settings, **state, "history": history, "random": random_state}, buffer)
-    write_whole(path, buffer.getvalue())
+    state = optimizer.state_dict()
+    groups = {"model": model.state_dict(), "average": average, "random": {"state": random_state},
+              "history": {name: torch.tensor(values, dtype=torch.float64) for name, values in history.items()},
+              **{f"optimizer {i}": values for i, values in state["state"].items()}}
+    tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+    rest = {"format": FORMAT, "settings": settings, "param_groups": state["param_groups"]}
+    write_tensors(path, tensors, {"checkpoint": json.dumps(rest)})
 
 
 def read_checkpoint(path, steps, settings, model, optimizer, average):
@@ -78,28 +79,35 @@ def read_checkpoint(path, steps, settings, model, optimizer, average):
 
     Raises ValueError for a file that is damaged or of another format, other settings, another model, and fewer steps.
     """
-    try:
-        saved = torch.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu", weights_only=True)
-        written_by = saved["format"]
-    except Exception as error:  # of many kinds, for a file that may hold anything
-        raise ValueError(f"checkpoint: {path} is damaged, or was not written by fit of this version") from error
-    if written_by != FORMAT:
-        raise ValueError(f"checkpoint: wanted {FORMAT!r}, got {written_by!r} in {path}")
+    tensors, texts = read_tensors(path)
+    saved = json.loads(texts.get("checkpoint", "{}"))
+    if saved.get("format") != FORMAT:
+        got = saved.get("format", "a file of another kind")
+        raise ValueError(f"checkpoint: wanted a {FORMAT!r}, got {got!r}: {path}")
     for name, value in settings.items():
         if saved["settings"].get(name) != value:
             raise ValueError(f"resume: {path} was written with {name}={saved['settings'].get(name)}, "
                              f"got {name}={value}")
-    refuse_misfit(path, saved["model"], model)
-    groups = [state["param_groups"][0]["param_names"] for state in (saved["optimizer"], optimizer.state_dict())]
-    if groups[0] != groups[1]:
-        raise ValueError(f"{path} does not fit this model: it trained other weights than {', '.join(groups[1])}")
-    if len(saved["history"]["elbo"]) > steps:
-        raise ValueError(f"steps: {path} has {len(saved['history']['elbo'])} steps behind it, got {steps}")
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    groups = {}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = value
+    refuse_misfit(path, groups["model"], model)
+    names = [state["param_groups"][0]["param_names"] for state in (saved, optimizer.state_dict())]
+    if names[0] != names[1]:
+        raise ValueError(f"{path} does not fit this model: it trained other weights than {', '.join(names[1])}")
+    history = {name: groups["history"][name].tolist() for name in ("elbo", "log_px_given_z", "kl")}
+    if len(history["elbo"]) > steps:
+        raise ValueError(f"steps: {path} has {len(history['elbo'])} steps behind it, got {steps}")
+    model.load_state_dict(groups["model"])
+    state = {i: {name: torch.empty_like(weights).copy_(value) if value.shape == weights.shape else value
+                 for name, value in groups[f"optimizer {i}"].items()}  # in the memory format of the weights
+             for i, weights in enumerate(optimizer.param_groups[0]["params"])
+             if f"optimizer {i}" in groups}  # weights that never had a gradient have no state
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
     for name, value in average.items():
-        value.copy_(saved["average"][name])
-    return saved["history"], saved["random"]
+        value.copy_(groups["average"][name])
+    return history, groups["random"]["state"]
 
 
 def fingerprint(images):

@@ -45,7 +45,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     validation, images = validation_split(data.train)
     wall, cpu, epochs = time.perf_counter(), time.process_time(), []
     run = Path(runs, run_name(name, seed) + _of([*made_of, prior_of], folder))
-    checkpoints = [run.with_name(f"{run.name}-stage{i}.pt") for i in range(len(stages))]
+    checkpoints = [run.with_name(f"{run.name}-stage{i}.safetensors") for i in range(len(stages))]
     resumed = any(path.exists() for path in checkpoints)
     for checkpoint, options in zip(checkpoints, stages):
         if prior_of:
@@ -105,7 +105,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
             estimates = importance_estimates(vae, images, num_samples, DECODED[device], seed=i, autocast=True,
                                              prior=prior)
             write_tensors(part, estimates._asdict())
-        parts.append(ImportanceEstimates(**read_tensors(part)))
+        parts.append(ImportanceEstimates(**read_tensors(part)[0]))
     found = average_estimates(ImportanceEstimates(*map(torch.cat, zip(*parts))), num_samples)._asdict()
     log = json.loads(path.read_text())
     log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
