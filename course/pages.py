@@ -13,6 +13,8 @@ from typing import NamedTuple
 import nbformat
 from nbclient import NotebookClient
 
+from vae_lib.files import write_whole
+
 FOLDER = Path("notebooks")
 TAG = re.compile(r"\\tag\{([^}]+)\}")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -101,7 +103,7 @@ def refresh(path):
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(Path(path).parent)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-    nbformat.write(normalise(notebook), path)
+    write_whole(path, (nbformat.writes(normalise(notebook)) + "\n").encode())
 
 
 def main(task, *names, folder=FOLDER):
