@@ -18,7 +18,7 @@ IMAGE_DIMS = (-3, -2, -1)
 def bernoulli_log_prob(x, logits):
     """Log probability of binary pixels x under independent Bernoullis with these logits, in nats.
 
-    Shapes: (..., C, H, W), broadcast against each other, to (...). Equation (0.3).
+    Shapes: (..., C, H, W), broadcast against each other, to (...). Equation (0.2).
     """
     return (x * logits - softplus(logits)).sum(IMAGE_DIMS)
 
