@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from vae_lib import latents
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
 from vae_lib.guards import density, finite_or_stop, integer, optional, takes, tensor
-from vae_lib.latents import active_units, average_kl_split, encode_all, log_aggregate_posterior  # noqa: F401, for pages
 from vae_lib.modes import evaluating
 from vae_lib.objectives import elbo, log_weights, sample_posterior
 
