@@ -1,4 +1,4 @@
-"""MNIST, and sets of the same form, as tensors in memory; their binarisation (pages 08 to 11).
+"""MNIST, and sets of the same form, as tensors in memory; their binarisation (pages 08 to 12).
 
 The four files of a set lie in ROOT/NAME/raw, as torchvision lays them out, plain or as .gz. ROOT is an argument of
 `load`, else the environment variable VAE_DATA, else a cache folder; what is missing there is downloaded. Debian's
