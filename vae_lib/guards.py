@@ -35,9 +35,6 @@ def takes(**guards):
     return lambda function: before(function, check)
 
 
-# Numbers and words
-
-
 def integer(name, value, at_least=1, at_most=math.inf, multiple_of=1):
     """The value as an int; ValueError unless it is an integer between the two limits."""
     if (isinstance(value, Integral) and not isinstance(value, bool) and at_least <= value <= at_most
@@ -90,9 +87,6 @@ def one_of(*words):
 def optional(guard):
     """The guard of an argument that may be None."""
     return lambda name, value: None if value is None else guard(name, value)
-
-
-# Tensors
 
 
 def tensor(name, value, *shape, kind="a floating-point tensor", dtypes=FLOATS, at_least=1):
@@ -168,9 +162,6 @@ def finite_or_stop(tensors, reason):
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise FloatingPointError(f"{name} is not finite: {reason}")
-
-
-# Models and their parts
 
 
 def trainable(name, value):

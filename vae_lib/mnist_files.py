@@ -18,12 +18,8 @@ from torchvision import datasets
 from vae_lib.files import write_whole
 
 PATIENCE = 5.0  # seconds without news from a server that end a download
-SHAPES = {
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
-}
+SHAPES = {"train-images-idx3-ubyte": (60_000, 28, 28), "train-labels-idx1-ubyte": (60_000,),
+          "t10k-images-idx3-ubyte": (10_000, 28, 28), "t10k-labels-idx1-ubyte": (10_000,)}
 # MD5 of the unpacked files, in that order. KMNIST's are not on record here: its .gz files are held to
 # torchvision's MD5, its unpacked files to their exact size and header.
 MD5 = {
@@ -31,8 +27,7 @@ MD5 = {
               "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
     "FashionMNIST": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
                      "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
-    "KMNIST": None,
-}
+    "KMNIST": None}
 
 
 def find(name, folder, filename):

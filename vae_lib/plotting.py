@@ -18,8 +18,7 @@ STYLE = {
     "savefig.dpi": "figure", "savefig.facecolor": "white", "font.size": 9.0,
     "axes.prop_cycle": plt.cycler(color=[colour for name, colour in COLOURS.items() if name != "yellow"]),
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-    "axes.grid": True, "grid.color": "#DDDDDD", "lines.linewidth": 1.8, "legend.frameon": False,
-}
+    "axes.grid": True, "grid.color": "#DDDDDD", "lines.linewidth": 1.8, "legend.frameon": False}
 
 
 def use_style():

@@ -51,20 +51,15 @@ def staged(elbo_steps, learning_rate, bound_steps, bound_learning_rate, again_st
 
 RECIPES = {
     "conv_mnist": Recipe(
-        "the convolutional VAE of page 09, trained longer",
-        partial(conv_vae, image_shape=(1, 28, 28), channels=(32, 64), latent_dim=20),
-        (dict(steps=7800, batch_size=128, learning_rate=2e-3, warm_up=400, decay=True, ema=0.999, clip=100.0,
-              seed=0, autocast=True),),
-    ),
+        "the convolutional VAE of page 09, trained longer", partial(conv_vae, channels=(32, 64), latent_dim=20),
+        (dict(steps=7800, batch_size=128, learning_rate=2e-3, warm_up=400, decay=True, ema=0.999, clip=100.0, seed=0,
+              autocast=True),)),
     "six_minutes": Recipe(
-        "a residual VAE, meant for six minutes on two cores",
-        ONE_BLOCK, staged(4500, 3e-3, 700, 1e-3)),
+        "a residual VAE, meant for six minutes on two cores", ONE_BLOCK, staged(4500, 3e-3, 700, 1e-3)),
     "twelve_minutes": Recipe(
-        "the same network, meant for twelve minutes on two cores",
-        ONE_BLOCK, staged(12000, 3e-3, 2000, 1e-3)),
+        "the same network, meant for twelve minutes on two cores", ONE_BLOCK, staged(12000, 3e-3, 2000, 1e-3)),
     "thirty_minutes": Recipe(
-        "the same network, meant for thirty minutes on two cores",
-        ONE_BLOCK, staged(16000, 3e-3, 10000, 1.5e-3)),
+        "the same network, meant for thirty minutes on two cores", ONE_BLOCK, staged(16000, 3e-3, 10000, 1.5e-3)),
     "seventy_five_minutes": Recipe(
         "two residual blocks a stage, with weight decay, meant for seventy-five minutes on two cores",
         TWO_BLOCKS, staged(13000, 2e-3, 11000, 1.5e-3, weight_decay=0.1)),
@@ -72,20 +67,14 @@ RECIPES = {
         "seventy_five_minutes, then the bound of 16 samples once more; meant for two hours on two cores",
         TWO_BLOCKS, staged(13000, 2e-3, 11000, 1.5e-3, again_steps=8000, weight_decay=0.1)),
     "two_hours_flow": Recipe(
-        "a flow for the prior of two_hours, meant for seven minutes on two cores",
-        partial(RealNVP, latent_dim=40),
+        "a flow for the prior of two_hours, meant for seven minutes on two cores", partial(RealNVP, latent_dim=40),
         (dict(steps=8000, batch_size=128, learning_rate=2e-3, decay=True, ema=0.999, clip=100.0, seed=0,
-              objective=partial(ex_post, num_samples=4)),),
-        prior_of="two_hours",
-    ),
+              objective=partial(ex_post, num_samples=4)),), prior_of="two_hours"),
     "two_hours_folded": Recipe(
         "two_hours and its flow as one VAE with the prior N(0, I), trained on; meant for half an hour on two cores",
-        folded,
-        (RESIDUAL | dict(steps=2000, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
-         L16 | dict(steps=8000, learning_rate=1.5e-3, weight_decay=0.1, seed=20)),
-        made_of=("two_hours", "two_hours_flow"),
-    ),
-}
+        folded, (RESIDUAL | dict(steps=2000, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
+                 L16 | dict(steps=8000, learning_rate=1.5e-3, weight_decay=0.1, seed=20)),
+        made_of=("two_hours", "two_hours_flow"))}
 
 
 def recipe(name):

@@ -68,8 +68,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         "validation": held_out_elbo(vae, fixed_binarization(validation), prior=prior)._asdict(),
         "test": held_out_elbo(vae, test, prior=prior)._asdict(),
         "active_units": active_units(encode_all(vae, test)[0]).sum().item(),
-        "history": dict(zip(history, torch.cat(epochs, 1).tolist())),
-    }
+        "history": dict(zip(history, torch.cat(epochs, 1).tolist()))}
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
     path = log_path(name, seed, folder)
     old = json.loads(path.read_text()) if path.exists() else {}

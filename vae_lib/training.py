@@ -70,8 +70,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
         "images": fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
         "binarized": binarized, "seed": seed, "objective": name_of(objective), "output_bias": output_bias,
         "warm_up": warm_up, "decay": decay and f"over {steps} steps", "weight_decay": weight_decay, "clip": clip,
-        "ema": ema, "autocast": autocast, "device": device.type,
-    }
+        "ema": ema, "autocast": autocast, "device": device.type}
     with ExitStack() as stack:
         generator = stack.enter_context(_borrowed(model, device, autocast))
         trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
