@@ -1,4 +1,4 @@
-"""The benchmark times trainings that train."""
+"""The benchmark times trainings that train, and the control begins where it should."""
 
 import importlib
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vae_lib.data import load
+from vae_lib.recipes import pretrained
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,3 +34,13 @@ def test_the_benchmark_trains_what_it_times(monkeypatch):
         assert all(taken > 0 and len(losses) == 2 for taken, losses in found)
         assert [losses[0] for _, losses in found] == pytest.approx(first, rel=0.05)
         assert found[0][1] != found[1][1]
+
+
+def test_the_plain_control_starts_as_the_model_that_it_continues(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")
+    model, vae = importlib.import_module("plain_decoder").control(), pretrained("two_hours")
+    x = torch.rand(3, 1, 28, 28)
+    with torch.no_grad():
+        assert all(found.equal(wanted) for found, wanted in zip(model.encoder(x), vae.encoder(x)))
+        z = torch.randn(3, vae.latent_dim)
+        assert model.decoder(z).equal(vae.decoder(z))
