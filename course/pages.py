@@ -13,6 +13,7 @@ from typing import NamedTuple
 import nbformat
 from nbclient import NotebookClient
 
+from course import exercises
 from vae_lib.files import write_whole
 
 FOLDER = Path("notebooks")
@@ -81,10 +82,14 @@ def ledger(pages):
 
 
 def normalise(notebook):
-    """Leave in a notebook what its reader needs: no widget state, timings, versions or split streams."""
+    """Leave in a notebook what its reader needs: no widget state, timings, versions or split streams.
+
+    JupyterLab opens it with the code of cells tagged `figure` folded: they only draw."""
     notebook.metadata = nbformat.from_dict(KEPT_METADATA)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")})
+        folded = {"jupyter": {"source_hidden": True}} if "figure" in cell.metadata.get("tags", ()) else {}
+        kept = {key: value for key, value in cell.metadata.items() if key in ("tags", "slideshow")}
+        cell.metadata = nbformat.from_dict(folded | kept)
         if cell.cell_type != "code":
             continue
         joined = []
@@ -98,12 +103,27 @@ def normalise(notebook):
     return notebook
 
 
-def refresh(path):
-    """Execute a page in its own folder and store it, normalised. A page that fails is not written."""
-    notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(Path(path).parent)}}
+def execute(notebook, path):
+    """Run a notebook in the folder of its path, and store it there, normalised. One that fails is not written."""
+    resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     write_whole(path, (nbformat.writes(normalise(notebook)) + "\n").encode())
+
+
+def refresh(path):
+    """Execute and store a page, and before it the solutions of its exercises and, written from them, the exercises."""
+    path = Path(path)
+    page = nbformat.read(path, as_version=4)
+    solutions = path.parent / "solutions" / path.name
+    if solutions.exists():
+        notebook, question = nbformat.read(solutions, as_version=4), exercises.question(page)
+        notebook.cells[0].source = exercises.opening("solutions", path.name, question)
+        execute(notebook, solutions)
+        execute(exercises.blank(notebook, path.name, question), path.parent / "exercises" / path.name)
+        for cell in page.cells:
+            if cell.source.startswith(exercises.TABLE):
+                cell.source = exercises.table(notebook, path.name)
+    execute(page, path)
 
 
 def main(task, *names, folder=FOLDER):

@@ -1,37 +1,45 @@
-"""The explorer: sliders that redraw one picture, and a still picture where no kernel runs."""
+"""The explorer: sliders that redraw one picture, and a small multiple of it where no kernel runs."""
 
+import io
 import math
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import traitlets
+from PIL import Image, ImageDraw, ImageFont
 
-from vae_lib.plotting import picture
+from vae_lib.plotting import Picture, picture
+
+WIDTH, HEADING = 1000, 28  # of the small multiple and of the line over each of its pictures, in pixels
 
 
 def slider(name, control):
-    """Make the slider of one control, (low, high, start[, step]).
+    """Make the slider of one control, (low, high, start[, step], unit).
 
-    Only integers: an IntSlider in steps of 1; else a FloatSlider in fifty steps, unless step says otherwise.
-    Raises TypeError for anything else, ValueError unless low <= start <= high, low < high, step > 0 and start
-    is a whole number of steps from low (the browser would move it to the next one)."""
-    label = name.replace("_", " ")
-    wanted = f"{name}: wanted (low, high, start[, step])"
-    if not isinstance(control, tuple) or not all(type(number) in (int, float) for number in control):
+    Only integers: an IntSlider in steps of 1; else a FloatSlider in fifty steps, unless step says otherwise. unit
+    says in what the slider counts, "nats" or "digit", and stands behind its name.
+    Raises TypeError for anything else, ValueError unless low <= start <= high, low < high, step > 0, start
+    is a whole number of steps from low (the browser would move it to the next one) and unit is not blank."""
+    wanted = f"{name}: wanted (low, high, start[, step], unit)"
+    if not (isinstance(control, tuple) and control and isinstance(control[-1], str)):
+        raise TypeError(f"{wanted} with words for the unit, got {control!r}")
+    *numbers, unit = control
+    if not all(type(number) in (int, float) for number in numbers):
         raise TypeError(f"{wanted}, got {control!r}")
-    if len(control) not in (3, 4) or not all(math.isfinite(number) for number in control):
+    if len(numbers) not in (3, 4) or not all(map(math.isfinite, numbers)) or not unit.strip():
         raise ValueError(f"{wanted}, got {control!r}")
-    low, high, start = control[:3]
-    whole = all(type(number) is int for number in control)
-    step = control[3] if len(control) == 4 else 1 if whole else (high - low) / 50
+    low, high, start = numbers[:3]
+    whole = all(type(number) is int for number in numbers)
+    step = numbers[3] if len(numbers) == 4 else 1 if whole else (high - low) / 50
     if not (low <= start <= high and low < high and step > 0):
         raise ValueError(f"{wanted} with low <= start <= high, low < high and step > 0, got {control!r}")
     if not math.isclose((start - low) / step, round((start - low) / step), abs_tol=1e-9):
         raise ValueError(f"{wanted} with start a whole number of steps of {step} from low, got {control!r}")
+    label = f"{name.replace('_', ' ')} ({unit})"
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     return kind(value=start, min=low, max=high, step=step, description=label,
                 tooltip=f"{label}: {low} to {high}, an arrow key moves it by {step:.4g}",
-                style={"description_width": "8em"}, layout={"width": "32em", "max_width": "100%"})
+                style={"description_width": "16em"}, layout={"width": "40em", "max_width": "100%"})
 
 
 class DescribedImage(ipywidgets.Image):
@@ -43,44 +51,81 @@ class DescribedImage(ipywidgets.Image):
 
 
 class Explorer:
-    """Sliders that redraw one picture: draw(**values) returns a matplotlib figure, alt says what it shows.
+    """Sliders that redraw one picture. draw(**values) returns a figure and a text that says what it shows.
 
-    controls: (low, high, start[, step]) for each argument of draw. As a cell's output it is the
-    sliders and the picture; where no kernel runs (GitHub, HTML, slides), the picture alone. An exception in
-    draw is raised, and its message stands above the picture. Raises TypeError or ValueError for bad
-    arguments, as slider and plotting.picture do."""
+    controls: (low, high, start[, step], unit) for each argument of draw. The text should name what the values
+    change; it is the picture's accessible name. As a cell's output an explorer is its sliders and the picture. Where
+    no kernel runs (GitHub, HTML, slides) a small multiple stands still: the picture at the values `stills` of
+    the control `over`, without which the first control goes over its lowest, middle and highest value.
 
-    def __init__(self, draw, alt, **controls):
+    An exception in draw is raised, and its message stands above the picture. Raises TypeError or ValueError for
+    bad arguments, as slider and plotting.picture do."""
+
+    def __init__(self, draw, over=None, stills=None, **controls):
         if not callable(draw):
-            raise TypeError(f"draw: wanted a function that returns a figure, got {type(draw).__name__}")
+            raise TypeError(f"draw: wanted a function that returns a figure and a text, got {type(draw).__name__}")
         if not controls:
             raise ValueError("controls: wanted at least one slider, got none")
-        self.draw, self.alt = draw, alt
+        self.draw = draw
         self.controls = {name: slider(name, control) for name, control in controls.items()}
-        self.image = DescribedImage(tooltip=alt, layout={"max_width": "100%", "align_self": "flex-start"})
+        over = next(iter(controls)) if over is None else over
+        if over not in self.controls:
+            raise ValueError(f"over: wanted one of {', '.join(self.controls)}, got {over!r}")
+        self.still = self.small_multiple(over, stills or middle_and_ends(self.controls[over]))
+        self.image = DescribedImage(layout={"max_width": "100%", "align_self": "flex-start"})
         self.message = ipywidgets.Label(layout={"height": "auto"})
         self.redraw()
         self.box = ipywidgets.VBox([*self.controls.values(), self.message, self.image])
         for control in self.controls.values():
             control.observe(self.redraw, names="value")
 
-    def redraw(self, change=None):
-        """Draw the picture of the sliders' values and close every figure that draw opened."""
+    def at(self, **changes):
+        """The picture at the sliders' values, or at others; every figure that draw opened is closed."""
         opened_before = set(plt.get_fignums())
         try:
-            values = {name: control.value for name, control in self.controls.items()}
-            self.picture = picture(self.draw(**values), self.alt)
-            self.image.value, self.message.value = self.picture.png, ""
-        except Exception as error:
-            self.message.value = f"Not redrawn: {type(error).__name__}: {error}"
-            raise
+            drawn = self.draw(**{name: control.value for name, control in self.controls.items()} | changes)
+            if not (isinstance(drawn, tuple) and len(drawn) == 2):
+                raise TypeError(f"draw: wanted it to return a figure and a text, got {type(drawn).__name__}")
+            return picture(*drawn)
         finally:
             for number in set(plt.get_fignums()) - opened_before:
                 plt.close(number)
 
+    def redraw(self, change=None):
+        """Draw the picture of the sliders' values, and describe it."""
+        try:
+            self.picture = self.at()
+            self.image.value, self.image.tooltip, self.message.value = self.picture.png, self.picture.alt, ""
+        except Exception as error:
+            self.message.value = f"Not redrawn: {type(error).__name__}: {error}"
+            raise
+
+    def small_multiple(self, over, values):
+        """One Picture of the pictures at several values of a control, under each other or side by side."""
+        names = [f"{over.replace('_', ' ')} = {value:.4g}" for value in values]
+        pictures = [self.at(**{over: value}) for value in values]
+        tiles = [Image.open(io.BytesIO(each.png)) for each in pictures]
+        width, height = (max(sizes) for sizes in zip(*(tile.size for tile in tiles)))
+        columns = max(1, min(len(tiles), WIDTH // width))
+        canvas = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * (height + HEADING)), "white")
+        pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=HEADING // 2)
+        for i, (name, tile) in enumerate(zip(names, tiles)):
+            left, top = i % columns * width, i // columns * (height + HEADING)
+            pen.text((left + 8, top + 8), name, fill="black", font=font)
+            canvas.paste(tile, (left, top + HEADING))
+        png = io.BytesIO()
+        canvas.save(png, format="png", optimize=True)
+        return Picture(png.getvalue(), "\n".join(f"{name}: {each.alt}" for name, each in zip(names, pictures)))
+
     def __repr__(self):
-        return self.alt
+        return self.still.alt
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        data, metadata = self.picture._repr_mimebundle_()
+        data, metadata = self.still._repr_mimebundle_()
         return self.box._repr_mimebundle_() | data, metadata
+
+
+def middle_and_ends(control):
+    """Lowest, middle and highest value of a slider, the middle on one of its steps."""
+    steps = round((control.max - control.min) / control.step)
+    return control.min, control.min + steps // 2 * control.step, control.max
