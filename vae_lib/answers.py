@@ -61,65 +61,72 @@ class Exercise:
             return "not written yet"
         if callable(given) != (self.cases is not None):
             return f"not yet right. Wanted a {'value, not a function' if self.cases is None else 'function'}."
+        cases = self.cases or [()]
         answers = []
-        for number, case in enumerate(self.cases or [()], 1):
+        for case in cases:
             try:
-                found = given(*case) if callable(given) else given
-                if found is None or found is ...:
-                    return "not written yet"
-                answers.append(_comparable(found))
+                answers.append(_comparable(given(*case) if callable(given) else given))
+            except _Unwritten:
+                return "not written yet"
             except Exception as error:
-                return f"not yet right. {self._place(number, case)}{type(error).__name__}: {error}"
-        if all(self._agree(answers, self.solution)):
+                return f"not yet right. {self._place(len(answers))}{type(error).__name__}: {error}"
+        right = [_comparable(self.solution(*case)) for case in cases]
+        agree = [same(found, wanted, self.rtol) for found, wanted in zip(answers, right)]
+        if all(agree):
             return "right"
-        for message, function in self.mistakes:
-            if all(self._agree(answers, function)):
+        for message, mistake in self.mistakes:
+            if all(same(found, _comparable(mistake(*case)), self.rtol) for found, case in zip(answers, cases)):
                 return f"not yet right. {message}"
-        number = list(self._agree(answers, self.solution)).index(False) + 1
-        case = (self.cases or [()])[number - 1]
-        return f"not yet right. {self._place(number, case)}{self._what_differs(answers[number - 1], case)}"
+        first = agree.index(False)
+        said = self._place(first) + self._difference(answers[first], right[first])
+        return f"not yet right. {said[0].upper()}{said[1:]}"
 
-    def _agree(self, answers, function):
-        """For each case, whether an answer is what the function returns."""
-        for found, case in zip(answers, self.cases or [()], strict=True):
-            yield same(found, _comparable(function(*case)), self.rtol)
-
-    def _place(self, number, case):
+    def _place(self, i):
         if self.cases is None:
             return ""
-        return f"Case {number} of {len(self.cases)}, at ({', '.join(map(_brief, case))}): "
+        return f"Case {i + 1} of {len(self.cases)}, at ({', '.join(map(_brief, self.cases[i]))}): "
 
-    def _what_differs(self, found, case):
-        wanted = _comparable(self.solution(*case))
-        if isinstance(found, str) or isinstance(wanted, str):
-            return f"wanted {'a letter' if isinstance(wanted, str) else 'a number'}, got {_brief(found)}."
+    def _difference(self, found, wanted):
+        if isinstance(wanted, str):
+            kind = "one of the letters that stand there" if isinstance(found, str) else "a letter"
+            return f"wanted {kind}, got {_brief(found)}."
+        if isinstance(found, str):
+            return f"wanted a number, got {found!r}."
         if found.shape != wanted.shape:
             return f"wanted {_shape(wanted)}, got {_shape(found)}."
         if self.cases is not None:
             return f"wanted {_brief(wanted)}, got {_brief(found)}."
-        wrong = [i for i in range(found.numel())
-                 if not same(found.view(-1)[i], wanted.view(-1)[i], self.rtol)] if found.ndim else []
-        part = f"entry {wrong[0] + 1} of your answer" if wrong else "your answer"
-        return f"It is no mistake that is known here: {part} is off."
+        part = "your answer"
+        if found.ndim:
+            part = f"entry {_close(found, wanted, self.rtol).view(-1).tolist().index(False) + 1} of your answer"
+        return f"it is no mistake that is known here: {part} is off."
+
+
+class _Unwritten(Exception):
+    """An answer, or a part of it, is still `...`."""
 
 
 def same(found, wanted, rtol):
     """Whether two answers are one: equal letters, or numbers of one shape within rtol of the largest wanted."""
     if isinstance(found, str) or isinstance(wanted, str):
         return isinstance(found, str) and isinstance(wanted, str) and found == wanted
-    if found.shape != wanted.shape or found.numel() == 0:
-        return False
+    return found.shape == wanted.shape and found.numel() > 0 and bool(_close(found, wanted, rtol).all())
+
+
+def _close(found, wanted, rtol):
     scale = wanted.abs().max()
-    return bool(((found - wanted).abs() <= rtol * (scale if scale > 0 else 1)).all())
+    return (found - wanted).abs() <= rtol * (scale if scale > 0 else 1)
 
 
 def _comparable(value):
-    """An answer as a letter or a float64 tensor. Raises TypeError for anything else."""
+    """An answer as a letter or a float64 tensor. Raises _Unwritten for `...` or None, TypeError for others."""
+    if value is None or value is ...:
+        raise _Unwritten
     if isinstance(value, str):
         return value.strip().strip("()").lower()
     if isinstance(value, bool):
         raise TypeError("wanted numbers or a letter, got a truth value")
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and value:
         value = torch.stack([_comparable(part) for part in value])
     value = torch.as_tensor(value)
     if value.dtype == torch.bool or value.is_complex():

@@ -1,0 +1,149 @@
+"""What `answer` says, and the records of all exercises: only the right answer passes, and mistakes are named."""
+
+import pkgutil
+import re
+
+import pytest
+import torch
+
+import vae_lib.exercises
+from vae_lib.answers import Exercise, answer, exercises
+
+NUMBERS = [module.name.removeprefix("page_") for module in pkgutil.iter_modules(vae_lib.exercises.__path__)]
+RECORDS = [exercise for page in NUMBERS for exercise in exercises(page).values()]
+each_record = pytest.mark.parametrize("exercise", RECORDS, ids=[record.number for record in RECORDS])
+NO = "not yet right. "
+
+
+def given(exercise, function):
+    """What a reader would hand in whose thoughts are those of the function: the function itself, or its value."""
+    return function() if exercise.cases is None else function
+
+
+def one_percent_off(value, part):
+    """An answer with one of its numbers off by 1 % of the largest, or by 0.01 where all are zero."""
+    moved = torch.stack(list(value)) if isinstance(value, list | tuple) and torch.is_tensor(value[0]) else (
+        torch.as_tensor(value))
+    moved = moved.detach().double().clone()
+    scale = moved.abs().max()
+    moved.view(-1)[part % moved.numel()] += 0.01 * (scale if scale > 0 else 1)
+    return moved
+
+
+@each_record
+def test_the_right_answer_is_right_and_each_mistake_is_named(exercise):
+    assert exercise.verdict(given(exercise, exercise.solution)) == "right"
+    assert len(exercise.mistakes) >= 2
+    assert len({message for message, _ in exercise.mistakes}) == len(exercise.mistakes)
+    for message, function in exercise.mistakes:
+        assert exercise.verdict(given(exercise, function)) == NO + message
+        assert re.match(r"[A-Z(`].{30,}[.?!]$", message), f"a sentence that helps: {message!r}"
+
+
+@each_record
+def test_an_answer_one_percent_off_is_not_right(exercise):
+    if isinstance(exercise.solution(*(exercise.cases or [()])[0]), str):
+        assert {exercise.verdict(letter).startswith(NO) for letter in "abcdefgh"} == {True, False}
+        return
+    for part in range(3):
+        off = lambda *case, part=part: one_percent_off(exercise.solution(*case), part)
+        assert exercise.verdict(given(exercise, off)).startswith(NO)
+
+
+@each_record
+def test_an_unwritten_answer_is_no_mistake(exercise):
+    for nothing in (None, ..., *([lambda *case: ..., lambda *case: None] if exercise.cases else [])):
+        assert exercise.verdict(nothing) == "not written yet"
+
+
+KL = Exercise("4.1", cases=[(0.0, 1.0), (0.5, 2.0)])
+PAIR = Exercise("4.2")
+LETTER = Exercise("4.3")
+
+
+@KL.right
+def _(mu, sigma):
+    return 0.5 * (mu**2 + sigma**2 - 1) - torch.tensor(sigma).log()
+
+
+@KL.mistake("Sigma stands where sigma squared belongs: at the prior it is right by luck.")
+def _(mu, sigma):
+    return 0.5 * (mu**2 + sigma - 1) - torch.tensor(sigma).log()
+
+
+@PAIR.right
+def _():
+    return [1.0, 20.0]
+
+
+@PAIR.mistake("The two are exchanged.")
+def _():
+    return [20.0, 1.0]
+
+
+@LETTER.right
+def _():
+    return "b"
+
+
+@LETTER.mistake("This would hold only if the prior were the posterior.")
+def _():
+    return "a"
+
+
+def broken(mu, sigma):
+    raise ArithmeticError("no")
+
+
+@pytest.mark.parametrize("exercise, yours, verdict", [
+    (KL, KL.solution, "right"),
+    (KL, KL.mistakes[0][1], NO + KL.mistakes[0][0]),
+    (KL, lambda mu, sigma: 0.0, NO + "Case 2 of 2, at (0.5, 2): wanted 0.9319, got 0."),
+    (KL, lambda mu, sigma: torch.zeros(3), NO + "Case 1 of 2, at (0, 1): wanted one number, got shape (3,)."),
+    (KL, abs, NO + "Case 1 of 2, at (0, 1): TypeError: abs() takes exactly one argument (2 given)"),
+    (KL, broken, NO + "Case 1 of 2, at (0, 1): ArithmeticError: no"),
+    (KL, lambda mu, sigma: float("nan"), NO + "Case 1 of 2, at (0, 1): wanted 0, got nan."),
+    (KL, lambda mu, sigma: "b", NO + "Case 1 of 2, at (0, 1): wanted a number, got 'b'."),
+    (KL, 0.0, NO + "Wanted a function."),
+    (PAIR, (1, 20), "right"),
+    (PAIR, torch.tensor([1.0, 20.0]), "right"),
+    (PAIR, [torch.tensor(1.0), 20.01], "right"),
+    (PAIR, [20, 1], NO + "The two are exchanged."),
+    (PAIR, [1, 21], NO + "It is no mistake that is known here: entry 2 of your answer is off."),
+    (PAIR, [1, ...], "not written yet"),
+    (PAIR, [float("nan"), 20], NO + "It is no mistake that is known here: entry 1 of your answer is off."),
+    (PAIR, [1, 20, 3], NO + "Wanted shape (2,), got shape (3,)."),
+    (PAIR, PAIR.solution, NO + "Wanted a value, not a function."),
+    (PAIR, True, NO + "TypeError: wanted numbers or a letter, got a truth value"),
+    (PAIR, [True, 20], NO + "TypeError: wanted numbers or a letter, got a truth value"),
+    (PAIR, torch.tensor([True, False]), NO + "TypeError: wanted real numbers, got torch.bool"),
+    (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
+    (LETTER, " (B) ", "right"),
+    (LETTER, "a", NO + LETTER.mistakes[0][0]),
+    (LETTER, "e", NO + "Wanted one of the letters that stand there, got 'e'."),
+    (LETTER, 2, NO + "Wanted a letter, got 2."),
+])
+def test_what_is_said(exercise, yours, verdict):
+    assert exercise.verdict(yours) == verdict
+
+
+def test_numbers_and_cases_are_looked_at():
+    with pytest.raises(ValueError, match="number: wanted one such as '2.1', got 'two'"):
+        Exercise("two")
+    with pytest.raises(ValueError, match="cases: wanted tuples of arguments, got"):
+        Exercise("4.1", cases=[1.0])
+    with pytest.raises(ValueError, match="rtol: wanted at most 0.005, for an answer 1 % off is wrong, got 0.01"):
+        Exercise("4.1", rtol=0.01)
+    with pytest.raises(ValueError, match="rtol"):
+        Exercise("4.1", rtol=-1.0)
+
+
+@pytest.mark.parametrize("number", ["4.99", "99.1", "4", "x.1", 4.1])
+def test_an_exercise_that_is_not_there(number):
+    with pytest.raises(ValueError, match="number: wanted that of an exercise, such as '2.1', got"):
+        answer(number, 1.0)
+
+
+def test_answer_prints_the_verdict(capsys):
+    answer(RECORDS[0].number, ...)
+    assert capsys.readouterr().out == f"{RECORDS[0].number}: not written yet\n"
