@@ -2,7 +2,7 @@
 
     python3 run.py                    open the course in JupyterLab; options after `lab` reach JupyterLab
     python3 run.py test               run all unit tests and pages, and measure what they cover of vae_lib
-    python3 run.py test 04 -x         run page 04 alone: pages or paths first, then options of pytest
+    python3 run.py test 04 -x         run page 04 and its exercises: pages or paths first, then options
     python3 run.py test -k kl         options alone: every test and page that they select
     python3 run.py sample             run the pages that use MNIST once more, on the sample that needs no network
     python3 run.py train RECIPE       train a recorded recipe; --seed 1 for another run of it
@@ -46,6 +46,7 @@ SIZE = "1.6 GB of disk with a CPU build of torch, 6.2 GB with one for CUDA"
 INSTALL = ["-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 5  # seconds that an index may take to say whether it has the CPU build
+FOLDERS = ("notebooks/", "notebooks/exercises/", "notebooks/solutions/")
 TASKS = {
     "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
             "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"],
@@ -205,17 +206,22 @@ def test_arguments(args):
         return whole + (options or ["--cov=vae_lib"])
     targets = []
     for place in places:
-        pages = sorted(ROOT.glob("notebooks/{}_*.ipynb".format(place))) if re.fullmatch(r"\d\d|[A-Z]", place) else []
+        pages = notebooks(place + "_*") if re.fullmatch(r"\d\d|[A-Z]", place) else []
         if not pages and not (ROOT / place.split("::")[0]).exists():
             sys.exit("run.py: no page or path {}. A page is named by its two digits: 04; the appendix: A".format(place))
-        targets += [str(page.relative_to(ROOT)) for page in pages] or [place]
+        targets += pages or [place]
     return targets + options
 
 
-def pages_with_data():
-    """The pages that load MNIST."""
-    pages = sorted(ROOT.glob("notebooks/*.ipynb"))
-    return [str(page.relative_to(ROOT)) for page in pages if "load(" in page.read_text(encoding="utf-8")]
+def notebooks(name="*"):
+    """The paths of the pages, exercises and solutions of a name."""
+    found = [path for folder in FOLDERS for path in sorted(ROOT.glob(folder + name + ".ipynb"))]
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def with_data():
+    """The notebooks that load MNIST."""
+    return [path for path in notebooks() if "load(" in (ROOT / path).read_text(encoding="utf-8")]
 
 
 def settle_environment(one_thread):
@@ -244,7 +250,7 @@ def main(args):
     if task == "test":
         args = test_arguments(args)
     elif task == "sample":
-        args, os.environ["VAE_DATA"] = pages_with_data() + args, "sample"
+        args, os.environ["VAE_DATA"] = with_data() + args, "sample"
     elif task == "lab" and hasattr(os, "geteuid") and os.geteuid() == 0:
         args = ["--allow-root"] + args  # as in a container; JupyterLab refuses root otherwise
     settle_environment(one_thread=task == "refresh")

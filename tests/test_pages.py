@@ -137,10 +137,49 @@ def test_the_readme_names_the_page_and_the_minutes_that_it_states(path):
     assert row.rstrip().endswith(f"| {minutes} |")
 
 
-@pytest.mark.parametrize("name", ["00_start", "02", "03", "10"])
-def test_the_pages_to_play_with_have_an_explorer(name):
-    (path,) = pages.paths([name])
+@each_chapter
+def test_the_chapter_has_an_explorer_and_two_predictions(path):
     assert any("Explorer(" in text for _, text in pages.cells(path, "code"))
+    predictions = [text for _, text in pages.cells(path, "markdown") if "<b>Predict, then run:</b>" in text]
+    assert sum(text.count("<b>Predict, then run:</b>") for text in predictions) == 2
+    for text in predictions:
+        assert len(re.findall(r"(?m)^- [a-d]\) ", text)) in (3, 4), text
+        assert text.count("<details>") == text.count("</details>") == 2 and "<summary>Answer</summary>" in text
+
+
+@each_page
+def test_what_is_folded_only_draws(path):
+    """No check, no assert, no print, and nothing that a cell which stays open reads; explorers are always folded."""
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    folded = [cell for cell in code if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert folded == [cell for cell in code if "figure" in cell.metadata.get("tags", ())]
+    assert all(cell in folded for cell in code if "Explorer(" in cell.source)
+    for cell in folded:
+        tree = ast.parse(cell.source)
+        calls = {getattr(node.func, "id", "") for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert {"show", "Explorer"} & calls, cell.source
+        assert not {"check", "check_at_most", "print"} & calls and "assert " not in cell.source, cell.source
+        made = {name for node in tree.body for name in bound(node)}
+        later = [other for other in code[code.index(cell) + 1:] if other not in folded]
+        assert not made & needs(later), f"{made & needs(later)} is defined where nobody sees it"
+
+
+def bound(node):
+    """The names that a statement defines at the top level of a cell."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def needs(cells):
+    """The names that cells read before they define them."""
+    read, made = set(), set()
+    for cell in cells:
+        for node in ast.parse(cell.source).body:
+            read |= {part.id for part in ast.walk(node)
+                     if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)} - made
+            made |= bound(node)
+    return read
 
 
 def test_library_imports_point_one_way():

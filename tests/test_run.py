@@ -39,8 +39,8 @@ if [ "$1" = venv ]; then mkdir -p "$6/bin" && cp "$5" "$6/bin/python"; fi
 def course(tmp_path, monkeypatch):
     """run.py as a module of a folder of its own, and a Python that only notes what it is asked to do."""
     root = tmp_path / "course"
-    (root / "notebooks").mkdir(parents=True)
-    for name, text in ("04_gaussian_kl", ""), ("09_conv", 'load("MNIST")'), ("A_the_article", ""):
+    (root / "notebooks/exercises").mkdir(parents=True)
+    for name, text in ("04_gaussian_kl", ""), ("exercises/04_gaussian_kl", ""), ("09_conv", 'load("MNIST")'), ("A_the_article", ""):
         (root / f"notebooks/{name}.ipynb").write_text(text)
     (root / "tests").mkdir()
     for name in ("run.py", "pyproject.toml", "constraints.txt"):
@@ -324,6 +324,7 @@ def test_a_changed_package_in_the_running_venv_is_put_right(course, asked, monke
     assert asked() == [PIP]
 
 
+FOUR = ["notebooks/04_gaussian_kl.ipynb", "notebooks/exercises/04_gaussian_kl.ipynb"]
 WHOLE = ["tests", "notebooks", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
@@ -331,10 +332,10 @@ WHOLE = ["tests", "notebooks", "-n", "2", "--dist", "loadfile", "--no-loadscope-
     ([], [*WHOLE, "--cov=vae_lib"]),
     (["-x"], [*WHOLE, "-x"]),
     (["-k", "kl"], [*WHOLE, "-k", "kl"]),
-    (["04"], ["notebooks/04_gaussian_kl.ipynb"]),
-    (["04", "-x"], ["notebooks/04_gaussian_kl.ipynb", "-x"]),
+    (["04"], FOUR),
+    (["04", "-x"], [*FOUR, "-x"]),
     (["A"], ["notebooks/A_the_article.ipynb"]),
-    (["04", "tests::name", "-k", "04"], ["notebooks/04_gaussian_kl.ipynb", "tests::name", "-k", "04"]),
+    (["04", "tests::name", "-k", "04"], [*FOUR, "tests::name", "-k", "04"]),
 ])
 def test_what_pytest_is_asked(course, args, expected):
     assert course.test_arguments(args) == expected
@@ -347,7 +348,7 @@ def test_a_page_that_is_not_there_is_named(course, place):
 
 
 @pytest.mark.parametrize("args, expected", [
-    (["test", "04", "-x"], "-m pytest --nbval notebooks/04_gaussian_kl.ipynb -x"),
+    (["test", "04", "-x"], f"-m pytest --nbval {' '.join(FOUR)} -x"),
     (["train", "conv", "--seed", "1"], "-m vae_lib.recipes train conv --seed 1"),
     (["measure", "conv", "500"], "-m vae_lib.recipes measure conv 500"),
     (["benchmark", "--rounds", "1"], "tests/benchmarks/speed.py --rounds 1"),

@@ -100,7 +100,7 @@ def test_the_check_notices_a_control_that_does_nothing():
 
 def test_the_check_runs_the_code_of_a_page(tmp_path):
     code = ["import matplotlib.pyplot as plt\nfrom vae_lib.widgets import Explorer",
-            "def draw(high, deaf=0):\n    fig = plt.figure()\n    fig.gca().plot([0, high])\n    return fig, f'To {high}.'",
+            "def draw(high, deaf=0):\n    plt.figure()\n    plt.plot([0, high])\n    return plt.gcf(), f'To {high}.'",
             "Explorer(draw, high=(1, 5, 2, 'm'))", "raise RuntimeError('not reached')"]
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
     nbformat.write(page, tmp_path / "page.ipynb")
