@@ -73,7 +73,7 @@ def stub(source, wanted):
             names = [part.id for part in ast.walk(node.targets[0]) if isinstance(part, ast.Name)]
             if wanted & set(names):
                 parts.append(f"{', '.join(names)} = {', '.join(['...'] * len(names))}")
-    return re.sub(r"\n+(?=def )", "\n\n\n", "\n".join(parts))
+    return re.sub(r"\n(?=def )|(?<=    \.\.\.)\n", "\n\n\n", "\n".join(parts))
 
 
 def blank(solutions, name, question):
