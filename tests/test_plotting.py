@@ -101,18 +101,19 @@ def test_use_style_sets_the_style_and_importing_does_not():
 
 
 def pixels(fig):
-    return np.ma.filled(fig.axes[0].images[0].get_array(), np.nan)
+    return np.asarray(fig.axes[0].images[0].get_array())
 
 
-def test_image_grid_places_images_row_by_row():
-    images = torch.linspace(0, 1, 6).reshape(6, 1, 1, 1).expand(6, 1, 28, 14)
+@pytest.mark.parametrize("colour", [(1.0,), (1.0, 0.5, 0.0)], ids=["grey", "red, green and blue"])
+def test_image_grid_places_images_row_by_row(colour):
+    images = torch.linspace(0, 1, 6).view(6, 1, 1, 1) * torch.tensor(colour).view(-1, 1, 1).expand(-1, 28, 14)
     canvas = pixels(plotting.image_grid(images, 3))
-    assert canvas.shape == (2 * 28 + 1, 3 * 14 + 2)
+    assert canvas.shape == (2 * 28 + 1, 3 * 14 + 2, 3)
     for i in range(6):
         row, column = divmod(i, 3)
         cut = canvas[row * 29:row * 29 + 28, column * 15:column * 15 + 14]
-        assert np.allclose(cut, i / 5, atol=1e-6)
-    assert np.isnan(canvas[28]).all() and np.isnan(canvas[:, [14, 29]]).all()
+        assert np.allclose(cut, i / 5 * np.array(colour), atol=1e-6)
+    assert np.allclose(canvas[28], 0xB0 / 255) and np.allclose(canvas[:, [14, 29]], 0xB0 / 255)
 
 
 def test_image_grid_draws_black_zero_white_one_and_a_white_gap():
@@ -142,15 +143,15 @@ def test_image_grid_draws_on_axes_that_it_is_given():
 
 def test_image_grid_takes_what_a_decoder_returns():
     output = torch.rand(4, 1, 8, 8, requires_grad=True)
-    assert pixels(plotting.image_grid(output, 2)).shape == (17, 17)
-    assert pixels(plotting.image_grid(output.detach().bfloat16(), 4)).shape == (8, 35)
+    assert pixels(plotting.image_grid(output, 2)).shape == (17, 17, 3)
+    assert pixels(plotting.image_grid(output.detach().bfloat16(), 4)).shape == (8, 35, 3)
 
 
 @pytest.mark.parametrize("images, columns, options, error, message", [
     (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 2, {}, TypeError, "got torch.uint8 of shape"),
-    (torch.zeros(4, 8, 8), 2, {}, ValueError, r"wanted shape \(N, 1, H, W\), got \(4, 8, 8\)"),
-    (torch.zeros(4, 3, 8, 8), 2, {}, ValueError, r"wanted shape \(N, 1, H, W\), got \(4, 3, 8, 8\)"),
-    (torch.zeros(0, 1, 8, 8), 2, {}, ValueError, r"wanted shape \(N, 1, H, W\), got \(0, 1, 8, 8\)"),
+    (torch.zeros(4, 8, 8), 2, {}, ValueError, r"shape \(N, 1, H, W\) or \(N, 3, H, W\), got \(4, 8, 8\)"),
+    (torch.zeros(4, 2, 8, 8), 2, {}, ValueError, r"\(N, 3, H, W\), got \(4, 2, 8, 8\)"),
+    (torch.zeros(0, 1, 8, 8), 2, {}, ValueError, r"\(N, 3, H, W\), got \(0, 1, 8, 8\)"),
     (torch.zeros(4, 1, 8, 8), 3, {}, ValueError, "columns: wanted a divisor of the 4 images, got 3"),
     (torch.zeros(4, 1, 8, 8), 0, {}, ValueError, "columns: wanted a divisor"),
     (torch.full((4, 1, 8, 8), -0.1), 2, {}, ValueError, r"wanted values in \[0, 1\], got -0.1 to -0.1"),

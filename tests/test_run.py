@@ -40,7 +40,8 @@ def course(tmp_path, monkeypatch):
     """run.py as a module of a folder of its own, and a Python that only notes what it is asked to do."""
     root = tmp_path / "course"
     (root / "notebooks/exercises").mkdir(parents=True)
-    for name, text in ("04_gaussian_kl", ""), ("exercises/04_gaussian_kl", ""), ("09_conv", 'load("MNIST")'), ("A_the_article", ""):
+    pages = {"04_gaussian_kl": "", "exercises/04_gaussian_kl": "", "09_conv": 'load("MNIST")', "A_the_article": ""}
+    for name, text in pages.items():
         (root / f"notebooks/{name}.ipynb").write_text(text)
     (root / "tests").mkdir()
     for name in ("run.py", "pyproject.toml", "constraints.txt"):

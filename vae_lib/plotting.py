@@ -66,15 +66,15 @@ def show(fig, alt):
 def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None, title=None):
     """Draw images row by row on a grid, black at 0, white at 1 and grey between images, and return the figure.
 
-    images: floats of shape (N, 1, H, W) in [0, 1], N a multiple of columns; labels: one for each row or
-    column. Raises TypeError for anything but floats, ValueError for other shapes, for values outside [0, 1]
+    images: floats in [0, 1], grey of shape (N, 1, H, W) or red, green and blue of shape (N, 3, H, W), N a multiple
+    of columns; labels: one for each row or column. Raises TypeError for anything but floats, ValueError for other shapes, for values outside [0, 1]
     (nothing is clipped) and for a wrong number of labels."""
     images = torch.as_tensor(images).detach().cpu()
     shape = tuple(images.shape)
     if not images.is_floating_point():
         raise TypeError(f"images: wanted floats in [0, 1], got {images.dtype} of shape {shape}")
-    if images.ndim != 4 or images.shape[1] != 1 or images.numel() == 0:
-        raise ValueError(f"images: wanted shape (N, 1, H, W), got {shape}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
+        raise ValueError(f"images: wanted shape (N, 1, H, W) or (N, 3, H, W), got {shape}")
     if columns < 1 or len(images) % columns:
         raise ValueError(f"columns: wanted a divisor of the {len(images)} images, got {columns}")
     if not ((images >= 0) & (images <= 1)).all():
@@ -85,8 +85,8 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
             raise ValueError(f"{name}: wanted {wanted}, got {len(labels)}")
 
     gap = max(1, width // 14)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap), np.nan)
-    for i, image in enumerate(images.float().numpy()[:, 0]):
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 0xB0 / 255)
+    for i, image in enumerate(images.float().permute(0, 2, 3, 1).numpy()):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         canvas[top:top + height, left:left + width] = image
     if ax is None:
@@ -95,8 +95,7 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
         size = (inches * columns + 0.1 + label_width,
                 inches * rows * height / width + 0.1 + 0.25 * bool(title) + 0.25 * bool(column_labels))
         ax = plt.figure(figsize=size, layout="constrained").add_subplot()
-    grey = plt.get_cmap("gray").with_extremes(bad="#B0B0B0")
-    ax.imshow(canvas, cmap=grey, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(canvas, interpolation="nearest")
     ax.set_xticks((width + gap) * np.arange(columns) + width / 2 if column_labels else [], column_labels)
     ax.set_yticks((height + gap) * np.arange(rows) + height / 2 if row_labels else [], row_labels)
     ax.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
