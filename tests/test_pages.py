@@ -14,7 +14,7 @@ import vae_lib
 from course import pages
 
 PAGES = pages.paths(folder=pages.FOLDER)
-LIBRARY = [module.name for module in pkgutil.iter_modules(vae_lib.__path__)]
+LIBRARY = [module.name for module in pkgutil.iter_modules(vae_lib.__path__) if not module.ispkg]
 each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 
 

@@ -67,8 +67,8 @@ def image_grid(images, columns, *, ax=None, row_labels=None, column_labels=None,
     """Draw images row by row on a grid, black at 0, white at 1 and grey between images, and return the figure.
 
     images: floats in [0, 1], grey of shape (N, 1, H, W) or red, green and blue of shape (N, 3, H, W), N a multiple
-    of columns; labels: one for each row or column. Raises TypeError for anything but floats, ValueError for other shapes, for values outside [0, 1]
-    (nothing is clipped) and for a wrong number of labels."""
+    of columns; labels: one for each row or column. Raises TypeError for anything but floats, ValueError for other
+    shapes, for values outside [0, 1] (nothing is clipped) and for a wrong number of labels."""
     images = torch.as_tensor(images).detach().cpu()
     shape = tuple(images.shape)
     if not images.is_floating_point():
