@@ -172,14 +172,27 @@ def bound(node):
 
 
 def needs(cells):
-    """The names that cells read before they define them."""
+    """The names that cells read before they define them. What a loop, function or comprehension binds is its own."""
     read, made = set(), set()
     for cell in cells:
         for node in ast.parse(cell.source).body:
-            read |= {part.id for part in ast.walk(node)
-                     if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)} - made
+            parts = list(ast.walk(node))
+            names = {kind: {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, kind)}
+                     for kind in (ast.Load, ast.Store)}
+            loops = [part.target for part in parts if isinstance(part, ast.comprehension)]
+            own = {part.id for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Name)}
+            own |= {part.arg for part in parts if isinstance(part, ast.arg)}
+            own |= names[ast.Store] if isinstance(node, ast.For | ast.With | ast.FunctionDef | ast.ClassDef) else set()
+            read |= names[ast.Load] - made - own
             made |= bound(node)
     return read
+
+
+@pytest.mark.parametrize("source, names", [
+    ("x = x + 1", {"x"}), ("x = 1\nx + 1", set()), ("for x in a:\n    y = x\n    y + 1", {"a"}),
+    ("[x for x in a]", {"a"}), ("def f(x):\n    y = x + a\n    return y", {"a"}), ("y = [x for y in a]", {"a", "x"})])
+def test_names_that_a_cell_needs(source, names):
+    assert needs([nbformat.v4.new_code_cell(source)]) == names
 
 
 def test_library_imports_point_one_way():
