@@ -1,7 +1,7 @@
 """The exercises as files: the solutions edition is the source, and the exercise edition is written from it.
 
 Cells tagged `solution` hold the answers. In the exercise edition a stub stands in their place: of what they define, the
-names that other cells use, each worth `...`.
+names that `answer` is asked about, each worth `...`.
 """
 
 import ast
@@ -55,11 +55,12 @@ def table(notebook, name):
                       f"The answers are in [solutions/{name}](solutions/{name})."])
 
 
-def used(cells):
-    """The names that code cells read."""
+def asked(cells):
+    """The names that `answer` is asked about."""
     trees = (ast.parse(cell.source) for cell in cells if cell.cell_type == "code")
-    return {node.id for tree in trees for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    calls = [node for tree in trees for node in ast.walk(tree)
+             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "answer"]
+    return {part.id for call in calls for given in call.args for part in ast.walk(given) if isinstance(part, ast.Name)}
 
 
 def stub(source, wanted):
@@ -80,7 +81,7 @@ def blank(solutions, name, question):
     """The exercise edition of a solutions notebook, not yet run."""
     notebook = copy.deepcopy(solutions)
     answers = [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", ())]
-    wanted = used([cell for cell in notebook.cells if cell not in answers])
+    wanted = asked(notebook.cells)
     for cell in answers:
         cell.source = stub(cell.source, wanted) if cell.cell_type == "code" else WORDS
         cell.metadata.pop("tags")

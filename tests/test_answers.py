@@ -41,6 +41,13 @@ def test_the_right_answer_is_right_and_each_mistake_is_named(exercise):
 
 
 @each_record
+def test_cases_are_exact_numbers(exercise):
+    """A case in single precision would make a right answer differ from the right one."""
+    tensors = [part for case in exercise.cases or () for part in case if torch.is_tensor(part)]
+    assert all(part.dtype in (torch.float64, torch.int64, torch.bool) for part in tensors)
+
+
+@each_record
 def test_an_answer_one_percent_off_is_not_right(exercise):
     if isinstance(exercise.solution(*(exercise.cases or [()])[0]), str):
         assert {exercise.verdict(letter).startswith(NO) for letter in "abcdefgh"} == {True, False}

@@ -89,7 +89,7 @@ SOLUTIONS = notebook_of(
     ("print(1)", "solution"))
 
 
-def test_a_stub_keeps_what_other_cells_need_and_no_more():
+def test_a_stub_keeps_what_answer_asks_about_and_no_more():
     blank = exercises.blank(SOLUTIONS, "04_page.ipynb", "How much?")
     texts = [cell.source for cell in blank.cells]
     assert texts[0].startswith("# Exercises of page 04: How much?\n") and "../solutions/04_page.ipynb" in texts[0]
