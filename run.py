@@ -5,6 +5,7 @@
     python3 run.py test 04 -x         run page 04 and its exercises: pages or paths first, then options
     python3 run.py test -k kl         options alone: every test and page that they select
     python3 run.py sample             run the pages that use MNIST once more, on the sample that needs no network
+    python3 run.py browser [04 ...]   see pages work in JupyterLab, driven through Chromium if that is installed
     python3 run.py train RECIPE       train a recorded recipe; --seed 1 for another run of it
     python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
     python3 run.py benchmark          compare the speed of training with other ways to train (ten minutes)
@@ -42,15 +43,17 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "vae-lib-stamp"  # fingerprint() of what run.py installed in .venv, or UNFINISHED
 UNFINISHED = "unfinished"
-SIZE = "1.6 GB of disk with a CPU build of torch, 6.2 GB with one for CUDA"
+SIZE = "1.8 GB of disk with a CPU build of torch, 6.3 GB with one for CUDA"
 INSTALL = ["-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 5  # seconds that an index may take to say whether it has the CPU build
 FOLDERS = ("notebooks/", "notebooks/exercises/", "notebooks/solutions/")
 TASKS = {
     "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
-            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"],
+            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+            "--LabApp.app_settings_dir=" + str(ROOT / "course/jupyterlab")],  # no question about news, no updates
     "test": ["-m", "pytest", "--nbval"],
+    "browser": ["-m", "course.browser"],
     "train": ["-m", "vae_lib.recipes", "train"],
     "measure": ["-m", "vae_lib.recipes", "measure"],
     "benchmark": ["tests/benchmarks/speed.py"],

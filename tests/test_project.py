@@ -110,23 +110,36 @@ def test_conda_gives_python_and_pip_and_pip_the_rest():
 def test_the_workflow_only_calls_run_py():
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     steps = workflow["jobs"]["test"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["python3 run.py test", "python3 run.py sample"]
+    assert [step["run"] for step in steps if "run" in step] == ["python3 run.py test", "python3 run.py browser"]
     versions = [step["with"]["python-version"] for step in steps if "python-version" in step.get("with", {})]
     assert [f">={version}" for version in versions] == [PROJECT["requires-python"]]
 
 
-def test_ci_runs_the_tests_with_the_data_beside_the_repository_and_then_the_sample(tmp_path):
+@pytest.mark.parametrize("chromium, can_install, then", [
+    (True, False, "browser"), (False, True, "browser"), (False, False, "sample")])
+def test_ci_runs_the_tests_with_the_data_beside_the_repository_and_then_the_sample(
+        tmp_path, chromium, can_install, then):
     (tmp_path / ".ci").mkdir()
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in "bash", "dirname":
+        (tools / name).symlink_to(shutil.which(name))
+    install = f"{shutil.which('ln')} -sf python3 {tools}/chromium"
+    scripts = {"python3": f'exec {PYTHON} "$@"', "id": "echo 0", "apt-get": install if can_install else "exit 100"}
+    for name, script in (scripts | ({"chromium": ""} if chromium else {})).items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "run.py").write_text("import os, sys\n"
                                      "print(sys.argv[1:], repr(os.environ.get('VAE_DATA')))\n"
                                      "sys.exit(7 if sys.argv[1] == os.environ['FAILS'] else 0)\n")
     unset = {name: value for name, value in os.environ.items() if name != "VAE_DATA"}
-    both = ["test", "sample"]
+    unset["PATH"] = str(tools)
+    both = ["test", then]
     for given, seen in ({}, "../shared/data"), ({"VAE_DATA": ""}, ""), ({"VAE_DATA": "sample"}, "sample"):
-        for fails, status, tasks in ("test", 7, both[:1]), ("sample", 7, both), ("", 0, both):
-            done = subprocess.run([tmp_path / ".ci/run"], env=unset | given | {"FAILS": fails}, cwd="/",
-                                  capture_output=True, text=True)
+        for fails, status, tasks in ("test", 7, both[:1]), (then, 7, both), ("", 0, both):
+            done = subprocess.run([shutil.which("bash"), tmp_path / ".ci/run"], env=unset | given | {"FAILS": fails},
+                                  cwd="/", capture_output=True, text=True)
             assert (done.returncode, done.stdout.splitlines()[0]) == (status, f"['test'] {seen!r}")
             assert [line.split("'")[1] for line in done.stdout.splitlines()] == tasks
 

@@ -355,6 +355,7 @@ def test_a_page_that_is_not_there_is_named(course, place):
     (["benchmark", "--rounds", "1"], "tests/benchmarks/speed.py --rounds 1"),
     (["refresh", "04"], "-m course.pages refresh 04"),
     (["sample", "-x"], "-m pytest --nbval -n 2 --dist loadfile notebooks/09_conv.ipynb -x"),
+    (["browser", "04", "-x"], "-m course.browser 04 -x"),
     (["figures"], "figures/draw.py"),
     (["ledger"], "-m course.pages ledger"),
 ])
@@ -392,7 +393,8 @@ def test_without_a_task_the_course_opens_in_jupyterlab(course, asked, monkeypatc
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)
         course.main([])
     lab = [str(course.PYTHON), "-m", "jupyterlab", f"--ServerApp.root_dir={course.ROOT}",
-           "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
+           "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+           f"--LabApp.app_settings_dir={course.ROOT / 'course/jupyterlab'}"]
     assert started == [[*lab, "--allow-root"], lab]
 
 

@@ -1,0 +1,149 @@
+"""Every page in JupyterLab, as a reader meets it: `python3 run.py browser` starts this, and `run.py test` does not."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+from course import browser, pages
+
+COPIES = browser.FOLDER / "notebooks"
+EXPLORER = ".jp-OutputArea-output > .widget-vbox:has(.widget-slider)"
+DIALOG = ".jp-Dialog, .Toastify__toast"
+
+# Read from an explorer's img: its accessible name, and a hash of the picture itself.
+PICTURE = """async img => {
+    const bytes = await (await fetch(img.src)).arrayBuffer()
+    const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+    return [img.title, hash.join()]
+}"""
+HAS_CHANGED = f"""async ([img, before]) => {{
+    const now = await ({PICTURE})(img).catch(() => before)
+    return now[0] !== before[0] && now[1] !== before[1]
+}}"""
+
+# Rules of axe that are known to be broken, with the element and why it stays so.
+KNOWN = {("aria-input-field-name", "noUi-handle"): "ipywidgets 8.1 names a slider only in the label beside its handle"}
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        yield playwright.chromium.launch(executable_path=browser.chromium(), args=arguments)
+
+
+@pytest.fixture
+def page(chromium):
+    """An empty page of the browser; what the browser complains about goes into `page.complaints`."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda line: page.complaints.append(line.text) if line.type == "error" else None)
+    page.set_default_timeout(30_000)
+    yield page
+    browser.shut_down(page)
+    page.close()
+
+
+def screenshot(place, name):
+    place.screenshot(path=browser.SCREENSHOTS / f"{name}.png")
+
+
+def show_cell(page, i):
+    """Scroll to the cell at position i, and wait until the browser has painted it."""
+    page.evaluate(f"{browser.OPEN}.content.scrollToItem({i}, 'center')")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.locator(".jp-Notebook .jp-Cell").nth(i)
+
+
+@pytest.mark.parametrize("path", pages.paths(), ids=lambda path: path.stem)
+def test_page(page, subtests, path):
+    name, stored = path.stem, nbformat.read(COPIES / path.name, as_version=4)
+    browser.open_notebook(page, path.name)
+    ran = browser.run_all(page)
+    assert browser.errors(ran) == []
+    with subtests.test("the code of cells that only draw is folded, and no other"):
+        tags = [cell.metadata.get("tags", ()) for cell in stored.cells if cell.cell_type == "code"]
+        code = page.locator(".jp-Notebook .jp-CodeCell")
+        expect(code).to_have_count(len(tags))
+        folded = code.evaluate_all("cells => cells.map(cell => !!cell.querySelector('.jp-InputPlaceholder'))")
+        assert folded == ["figure" in each for each in tags]
+    with subtests.test("no dialog and no notification stands in the way"):
+        assert page.locator(DIALOG).all_inner_texts() == []
+    explorers = page.locator(EXPLORER)
+    with subtests.test("every explorer is drawn"):
+        expect(explorers).to_have_count(sum(is_explorer for _, is_explorer in browser.pictures(ran)))
+    for i in range(explorers.count()):
+        with subtests.test(f"explorer {i + 1} can be used without a mouse"):
+            move_every_slider(page, explorers.nth(i), f"{name}_explorer_{i + 1}")
+    with subtests.test("axe finds nothing serious in the explorers"):
+        assert serious(page) == []
+    for place, i in ("1_top", 0), ("2_middle", len(ran.cells) // 2), ("3_end", len(ran.cells) - 1):
+        show_cell(page, i)
+        screenshot(page, f"{name}_{place}")
+
+    browser.save(page)
+    saved = nbformat.read(COPIES / path.name, as_version=4)
+    with subtests.test("the words are those that are stored"):
+        assert browser.differences(stored, saved, Path("notebooks/sanitize.cfg").read_text()) == []
+    for kind, exporter in browser.EXPORTERS.items():
+        with subtests.test(f"every picture stands in the export to {kind}"):
+            assert browser.not_shown(saved, exporter()) == 0
+    with subtests.test("the browser has nothing to complain about"):
+        assert page.complaints == []
+
+
+def move_every_slider(page, explorer, name):
+    """Press an arrow key on each slider: picture and description change, and nothing is said to have failed."""
+    picture = explorer.locator("img")
+    screenshot(explorer, f"{name}_before")
+    for slider in explorer.locator(".widget-slider").all():
+        label, handle = slider.locator(".widget-label"), slider.locator(".noUi-handle")
+        before = picture.evaluate(PICTURE)
+        now, high = (float(handle.get_attribute(f"aria-value{part}")) for part in ("now", "max"))
+        handle.focus()
+        page.keyboard.press("ArrowRight" if now < high else "ArrowLeft")
+        page.wait_for_function(HAS_CHANGED, arg=[picture.element_handle(), before])
+        words = label.inner_text()
+        assert float(handle.get_attribute("aria-valuenow")) != now, words
+        assert explorer.locator("> .widget-label").inner_text() == "", words
+        assert label.evaluate("label => label.scrollWidth <= label.clientWidth"), f"{words!r} is cut off"
+    screenshot(explorer, f"{name}_after")
+
+
+def serious(page):
+    """What axe finds serious or critical in the explorers, but for what is KNOWN: rule and element."""
+    if not page.locator(EXPLORER).count():
+        return []
+    found = [(violation["id"], node["html"]) for violation in Axe().run(page, EXPLORER).response["violations"]
+             if violation["impact"] in ("serious", "critical") for node in violation["nodes"]]
+    return [(rule, html) for rule, html in found
+            if not any(rule == known and part in html for known, part in KNOWN)]
+
+
+@pytest.mark.parametrize("path", pages.paths(folder=pages.FOLDER / "exercises"), ids=lambda path: path.stem)
+def test_exercises(page, path):
+    """A right and a wrong answer, typed into an exercise notebook, get their words."""
+    exercises, solutions = (nbformat.read(COPIES / folder / path.name, as_version=4)
+                            for folder in ("exercises", "solutions"))
+    (i, right, _, its_word), (k, _, wrong, other_word) = browser.answers(exercises, solutions)[:2]
+    browser.open_notebook(page, f"exercises/{path.name}")
+    untouched = browser.run_all(page)
+    assert browser.errors(untouched) == []
+    assert "not written yet" in said(page, its_word) and "not written yet" in said(page, other_word)
+    for position, answer in (i, right), (k, wrong):
+        show_cell(page, position).locator(".cm-content").click()
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text(answer)
+    browser.run_all(page)
+    for word, wanted in (its_word, ": right"), (other_word, ": not yet right"):
+        assert wanted in said(page, word)
+        screenshot(page, f"{path.stem}_exercise{wanted.replace(':', '').replace(' ', '_')}")
+    assert page.complaints == []
+
+
+def said(page, i):
+    return show_cell(page, i).locator(".jp-OutputArea-output").first.inner_text()
