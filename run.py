@@ -12,6 +12,7 @@
     python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
     python3 run.py figures            draw what the README shows into figures/
     python3 run.py ledger             print the table of equations and their checks
+    python3 run.py exam --seed 7      write a sheet for an exam, and its key; --pages 02,04 --questions 8
 
 The first run makes .venv with the versions in constraints.txt, unless the running Python has them already. On Linux
 it asks for torch without CUDA where it finds no NVIDIA driver: VAE_TORCH=cpu or VAE_TORCH=cuda decides otherwise, and
@@ -61,6 +62,7 @@ TASKS = {
     "refresh": ["-m", "course.pages", "refresh"],
     "figures": ["figures/draw.py"],
     "ledger": ["-m", "course.pages", "ledger"],
+    "exam": ["-m", "course.exam"],
 }
 
 

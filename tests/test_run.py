@@ -358,6 +358,7 @@ def test_a_page_that_is_not_there_is_named(course, place):
     (["browser", "04", "-x"], "-m course.browser 04 -x"),
     (["figures"], "figures/draw.py"),
     (["ledger"], "-m course.pages ledger"),
+    (["exam", "--seed", "7"], "-m course.exam --seed 7"),
 ])
 def test_tasks_run_in_the_environment(course, asked, args, expected):
     course.find_python()
