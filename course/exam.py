@@ -9,6 +9,7 @@ import functools
 import html
 import itertools
 import random
+import re
 from pathlib import Path
 
 import mistune
@@ -31,7 +32,7 @@ h1 { font-size: 17pt } h2 { font-size: 12.5pt; margin: 1.4em 0 .4em }
 section { break-inside: avoid }
 table { border-collapse: collapse; margin: .8em 0 } th, td { border: 1px solid #888; padding: .15em .7em }
 pre, code { font: 10pt "DejaVu Sans Mono", Consolas, monospace } pre { background: #f3f3f3; padding: .5em }
-ul { margin: .4em 0; padding-left: 1.4em } svg { overflow: visible }
+ul { margin: .4em 0; padding-left: 1.4em } svg { overflow: visible } .unbroken { white-space: nowrap }
 @media screen { body { padding: 1em } }
 """
 
@@ -54,8 +55,8 @@ def heading(title, questions, seed):
 def asked(number, question):
     """A question as its reader sees it, with its options."""
     points = question.template.points
-    options = [f"- ☐ **{letter}** {option}" for letter, option in zip("ABCD", question.options)]
-    return "\n".join([f"## {number}. ({points} point{'s' * (points > 1)})", "", question.text, "", *options])
+    options = "\\\n".join(f"☐ **{letter}** {option}" for letter, option in zip("ABCD", question.options))
+    return "\n\n".join([f"## {number}. ({points} points)", question.text, *filter(None, [options])])
 
 
 def sheet(questions, seed):
@@ -76,7 +77,7 @@ def answer(question):
         right = f"**Answer: {'ABCD'[question.options.index(question.right)]}**"
     else:
         right, off = question.right, question.tolerance
-        band = f"from ${shown(right - off)}$ to ${shown(right + off)}$" if off else "exactly"
+        band = f"accept ${shown(right - off)}$ to ${shown(right + off)}$" if off else "exactly"
         right = f"**Answer: ${shown(right)}$** {question.template.unit}".rstrip() + f" ({band})"
     _, page, section = question.template[:3]
     link = f"../../notebooks/{page}.ipynb#{section.replace(' ', '-')}"
@@ -90,9 +91,11 @@ def mistake(question, why, wrong):
     return f"- Who writes ${shown(wrong)}$ has {why}."
 
 
-def key(questions, seed):
+def key(questions, seed, pages):
     """The key in Markdown: the sheet's questions with answers, solutions and known mistakes."""
-    parts = [heading("Variational autoencoders: key to the exam", questions, seed)]
+    parts = [heading("Variational autoencoders: key to the exam", questions, seed),
+             f"`python3 run.py exam --seed {seed} --pages {','.join(pages)} --questions {len(questions)}` writes it "
+             "again, with its sheet.", ""]
     for number, question in enumerate(questions, 1):
         mistakes = [mistake(question, why, wrong) for why, wrong in question.wrong.items()]
         parts += ["<section>", "", asked(number, question), "", answer(question), "", question.solution, "",
@@ -119,8 +122,9 @@ def page(title, markdown):
     renderer = mistune.HTMLRenderer(escape=False)
     render = mistune.create_markdown(renderer=renderer, plugins=["table", "math"])
     renderer.register("inline_math", lambda _, tex: drawn(tex))
+    body = re.sub(r"(<svg[^>]+><path[^>]+></svg>)([.,;:?!)]+)", r'<span class="unbroken">\1\2</span>', render(markdown))
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n<title>{title}</title>\n'
-            f"<style>{STYLE}</style>\n</head>\n<body>\n{render(markdown)}</body>\n</html>\n")
+            f"<style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n")
 
 
 def pages_of(text):
@@ -144,7 +148,7 @@ def main(args=None, folder=FOLDER):
         parser.error(f"argument --questions: wanted 1 to {most}, as many as pages {', '.join(given.pages)} have, "
                      f"got {given.questions}")
     questions = [draw(template, given.seed) for template in chosen(given.pages, given.questions, given.seed)]
-    texts = {"sheet": sheet(questions, given.seed), "key": key(questions, given.seed)}
+    texts = {"sheet": sheet(questions, given.seed), "key": key(questions, given.seed, given.pages)}
     files = {f"{name}.md": text for name, text in texts.items()}
     files |= {f"{name}.html": page(f"Exam, {name} {given.seed}", text) for name, text in texts.items()}
     for name, text in files.items():
