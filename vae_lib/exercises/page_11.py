@@ -1,0 +1,228 @@
+"""The exercises of page 11: importance weights, and what is said with them."""
+
+import math
+
+import torch
+from scipy import optimize
+from torch.distributions import Bernoulli, MultivariateNormal, kl_divergence
+
+from vae_lib.answers import Exercise
+
+PRECISIONS = (torch.tensor([[2.0, 1.1], [1.1, 1.5]]).double(),
+              torch.tensor([[3.0, -0.4, 0.9], [-0.4, 2.0, 0.3], [0.9, 0.3, 1.2]]).double())
+LOG_VARS = torch.tensor([-0.3, 0.4]).double(), torch.tensor([-0.8, -0.2, 0.3]).double()
+
+width = Exercise("11.1", cases=list(zip(PRECISIONS, LOG_VARS)))
+
+
+def two_gaussians(precision, log_var):
+    origin = torch.zeros_like(log_var)
+    return MultivariateNormal(origin, precision_matrix=precision), MultivariateNormal(origin, log_var.exp().diag())
+
+
+@width.right
+def _(precision, log_var):
+    posterior, q = two_gaussians(precision, log_var)
+    return kl_divergence(posterior, q) + kl_divergence(q, posterior)
+
+
+@width.mistake("This is the distance of one bound from log p(x). The other one lies on the other side of it.")
+def _(precision, log_var):
+    return kl_divergence(*two_gaussians(precision, log_var))
+
+
+@width.mistake("This is the gap of the ELBO alone. The bound from above has a gap as well.")
+def _(precision, log_var):
+    return kl_divergence(*two_gaussians(precision, log_var)[::-1])
+
+
+@width.mistake("Half of each dimension is missing or too many: where q is the posterior, the two bounds meet, so the "
+               "width must be 0.")
+def _(precision, log_var):
+    return width.solution(precision, log_var) + len(log_var)
+
+
+@width.mistake("The covariance of the posterior is the inverse of `precision` as a matrix. Its diagonal is not one "
+               "over the diagonal of `precision`.")
+def _(precision, log_var):
+    ratio = log_var.exp() * precision.diagonal()
+    return 0.5 * (ratio + 1 / ratio - 2).sum()
+
+
+factors = Exercise("11.2", cases=[(0.3,), (-0.6,), (0.9,)], rtol=1e-4)
+
+
+def log_mean_square(factor, rho):
+    """Of the ratio of a posterior with unit precisions and correlation rho to a q that is `factor` wide."""
+    precision = torch.tensor([[1.0, -rho], [-rho, 1.0]]).double()
+    of_q = torch.eye(2).double() / factor**2
+    return (precision.logdet() - 0.5 * of_q.logdet() - 0.5 * (2 * precision - of_q).logdet()).item()
+
+
+@factors.right
+def _(rho):
+    precision = torch.tensor([[1.0, -rho], [-rho, 1.0]]).double()
+    of_q = torch.eye(2).double()
+    smallest = optimize.brentq(lambda f: torch.linalg.eigvalsh(2 * precision - of_q / f**2)[0].item(), 0.1, 9)
+    best = optimize.minimize_scalar(lambda f: log_mean_square(f, rho), bounds=(smallest * (1 + 1e-9), 5 * smallest),
+                                    method="bounded", options={"xatol": 1e-9})
+    return [smallest, best.x]
+
+
+@factors.mistake("These are factors on the variance. The factor on the standard deviation is the square root.")
+def _(rho):
+    return [factor**2 for factor in factors.solution(rho)]
+
+
+@factors.mistake("The first factor makes the precision of q less than the posterior's, in every direction. The square "
+                 "of p over q asks for less: it falls with twice the posterior's precision.")
+def _(rho):
+    return [(1 - abs(rho)) ** -0.5, factors.solution(rho)[1]]
+
+
+@factors.mistake("The second factor gives q the posterior's marginal variances. That is the best q by KL(p || q), not "
+                 "the one with the least variance of the weights.")
+def _(rho):
+    return [factors.solution(rho)[0], (1 - rho**2) ** -0.5]
+
+
+@factors.mistake("For a negative correlation your first factor is too small. The sign of rho does not matter to an "
+                 "ellipse; which eigenvalue of the precision is the smaller one?")
+def _(rho):
+    return [(2 * (1 - rho)) ** -0.5, factors.solution(rho)[1]]
+
+
+TRAIN = torch.tensor([[0.0, 0.2, 0.9, 0.6], [0.0, 0.7, 1.0, 0.1], [0.0, 0.4, 1.0, 0.8]]).double()
+BITS = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 1, 1]]).double()
+pixels = Exercise("11.3", cases=[(TRAIN, BITS), (1 - 0.5 * TRAIN.flip(1), BITS[1:4])])
+
+
+@pixels.right
+def _(train, bits):
+    return -Bernoulli(train.mean(0).clamp(0.01, 0.99)).log_prob(bits).sum(1).mean()
+
+
+@pixels.mistake("This is the average over the pixels. The pixels of an image are independent, so their log "
+                "probabilities add up.")
+def _(train, bits):
+    return pixels.solution(train, bits) / bits.shape[1]
+
+
+@pixels.mistake("The logarithm is taken of the average probability of the images. One log-probability for each image, "
+                "then the average.")
+def _(train, bits):
+    return -Bernoulli(train.mean(0).clamp(0.01, 0.99)).log_prob(bits).sum(1).exp().mean().log()
+
+
+@pixels.mistake("The probabilities come from the images that are scored. Then the test set has been seen.")
+def _(train, bits):
+    return pixels.solution(bits, bits)
+
+
+@pixels.mistake("Each pixel has the same probability here. The mean is over the images, pixel by pixel.")
+def _(train, bits):
+    return pixels.solution(train.mean().expand_as(train), bits)
+
+
+LOG_W = torch.tensor([[-3.1, 0.4], [-1.2, -0.9], [-2.6, 1.7], [-4.0, -2.2], [-0.7, 0.1]]).double()
+jackknife = Exercise("11.4", cases=[(LOG_W,), (LOG_W[:3].flip(1) - 2000,)])
+
+
+@jackknife.right
+def _(log_w):
+    k, top = len(log_w), log_w.max()
+    w = (log_w - top).exp()
+    without_one = [(w.sum(0) - some) / (k - 1) for some in w]
+    return top + k * w.mean(0).log() - (k - 1) / k * torch.stack(without_one).log().sum(0)
+
+
+def leave_one_out(log_w, count):
+    rest = [torch.cat([log_w[:i], log_w[i + 1:]]).logsumexp(0) - math.log(count) for i in range(len(log_w))]
+    return torch.stack(rest).mean(0)
+
+
+def bound(log_w):
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+@jackknife.mistake("The average over the k - 1 draws that are left is divided by k. With equal weights the result must "
+                   "be log w itself.")
+def _(log_w):
+    k = len(log_w)
+    return k * bound(log_w) - (k - 1) * leave_one_out(log_w, k)
+
+
+@jackknife.mistake("This is the average of the bounds with one draw left out, which has more bias, not less.")
+def _(log_w):
+    return leave_one_out(log_w, len(log_w) - 1)
+
+
+@jackknife.mistake("The difference has the wrong sign: leaving one out lowers the bound by about c / k^2, so the bias "
+                   "is c / k, k - 1 times that, and has to be added.")
+def _(log_w):
+    k = len(log_w)
+    return bound(log_w) - (k - 1) * (bound(log_w) - leave_one_out(log_w, k - 1))
+
+
+@jackknife.mistake("This is the bound with all k draws, as it was. Its bias is still there.")
+def _(log_w):
+    return bound(log_w)
+
+
+warning = Exercise("11.5")
+
+
+@warning.right
+def _():
+    return "c"
+
+
+@warning.mistake("Equal weights say that q has the shape of the posterior where q goes. They say nothing of where it "
+                 "does not go.")
+def _():
+    return "a"
+
+
+@warning.mistake("An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is, but a "
+                 "draw that reaches the other hump does not come in a lifetime. What do the draws that come say?")
+def _():
+    return "b"
+
+
+@warning.mistake("Half of the mass is missing. What does half of p(x) do to its logarithm?")
+def _():
+    return "d"
+
+
+PORTIONS = torch.tensor([[[-3.0, 0.5, -1.0], [-0.2, -2.4, 0.8]], [[-1.7, 1.9, -0.6], [-5.0, 0.3, 2.2]],
+                         [[-0.9, -1.5, 1.1], [-2.2, 0.7, -3.3]]]).double()
+portions = Exercise("11.6", cases=[(PORTIONS,), (PORTIONS.transpose(0, 1) - 1500,)])
+
+
+@portions.right
+def _(log_w):
+    top = log_w.amax((0, 1))
+    return -(top + (log_w - top).exp().mean((0, 1)).log()).mean()
+
+
+@portions.mistake("This still averages the logarithms of the portions. For how many samples is that the bound?")
+def _(log_w):
+    return -(log_w.logsumexp(1) - math.log(log_w.shape[1])).mean()
+
+
+@portions.mistake("The sum over all weights is divided by the number of a portion. With equal weights the result must "
+                  "be -log w.")
+def _(log_w):
+    return -(log_w.logsumexp((0, 1)) - math.log(log_w.shape[1])).mean()
+
+
+@portions.mistake("The sum over all weights is not divided by their number. That adds log 5,000 = 8.5 nats to a "
+                  "log-likelihood of 5,000 samples.")
+def _(log_w):
+    return -log_w.logsumexp((0, 1)).mean()
+
+
+@portions.mistake("The logarithm is taken after the images are averaged as well. First one number for each image, then "
+                  "the mean over the images.")
+def _(log_w):
+    return -(log_w.flatten().logsumexp(0) - math.log(log_w.numel()))
