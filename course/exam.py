@@ -95,7 +95,7 @@ def key(questions, seed, pages):
     """The key in Markdown: the sheet's questions with answers, solutions and known mistakes."""
     wish = "" if pages == PAGES else f" --pages {','.join(pages)}"
     parts = [heading("Variational autoencoders: key to the exam", questions, seed),
-             f"`python3 run.py exam --seed {seed}{wish} --questions {len(questions)}` writes both again.", ""]
+             f"`python3 run.py exam --seed {seed}{wish} --questions {len(questions)}` writes sheet and key.", ""]
     for number, question in enumerate(questions, 1):
         mistakes = [mistake(question, why, wrong) for why, wrong in question.wrong.items()]
         parts += ["<section>", "", asked(number, question), "", answer(question), "", question.solution, "",
