@@ -183,8 +183,8 @@ def _():
     return "a"
 
 
-@warning.mistake("An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is, but a "
-                 "draw that reaches the other hump does not come in a lifetime. What do the draws that come say?")
+@warning.mistake("An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is. But "
+                 "its mean rests on draws near the other hump, and among 5,000 there is none. What do the others say?")
 def _():
     return "b"
 

@@ -1,0 +1,212 @@
+"""The exercises of page 12: training on the bound, a flow, residual blocks."""
+
+import math
+
+import torch
+from torch.distributions import Categorical, Normal, TransformedDistribution, kl_divergence
+from torch.distributions.transforms import AffineTransform
+
+from vae_lib.answers import Exercise
+
+LOG_W = torch.tensor([[-3.1, 0.4], [-1.2, -0.9], [-2.6, 1.7], [-4.0, -2.2], [-0.7, 0.1]]).double()
+excess = Exercise("12.1", cases=[(LOG_W,), (3 * LOG_W[:3].flip(1) - 1500,)])
+
+
+@excess.right
+def _(log_w):
+    return kl_divergence(Categorical(logits=log_w.T), Categorical(logits=torch.zeros_like(log_w.T)))
+
+
+@excess.mistake("This is the entropy of the normalised weights. With equal weights the sum exceeds nothing, and the "
+                "entropy is log k.")
+def _(log_w):
+    return Categorical(logits=log_w.T).entropy()
+
+
+@excess.mistake("This is minus the entropy of the normalised weights, as if the logarithm of the sum of the weights "
+                "were subtracted, not that of their mean. With equal weights it must be 0.")
+def _(log_w):
+    return -Categorical(logits=log_w.T).entropy()
+
+
+@excess.mistake("This is how far the plain mean of log w lies below the logarithm of the mean weight. In the question "
+                "the draws count with their normalised weights.")
+def _(log_w):
+    return log_w.logsumexp(0) - math.log(len(log_w)) - log_w.mean(0)
+
+
+ten_draws = Exercise("12.2")
+
+
+@ten_draws.right
+def _():
+    return "b"
+
+
+@ten_draws.mistake("Where q can equal the posterior, every bound is highest there, and this is right. A diagonal q "
+                   "cannot be a correlated posterior. Then each objective has its own best compromise.")
+def _():
+    return "a"
+
+
+@ten_draws.mistake("An average over ten draws has the same mean as one draw. What changes is the noise, not what is "
+                   "maximised.")
+def _():
+    return "c"
+
+
+@ten_draws.mistake("A tighter bound is nearer to log p(x). That does not say that its q is nearer to the posterior: "
+                   "with ten draws a poor one costs little, and a missed region much.")
+def _():
+    return "d"
+
+
+after_sleep = Exercise("12.3")
+
+
+def variance_of(eigenvalues):
+    """Of p / q, for a Gaussian posterior with these variances along its axes, and q with the variance 1 in each."""
+    u = torch.linspace(-40, 40, 8001).double()
+    q = Normal(0.0, 1.0).log_prob(u)
+    squares = [torch.trapezoid((2 * Normal(0.0, value**0.5).log_prob(u) - q).exp(), u).item() for value in eigenvalues]
+    return math.prod(squares) - 1
+
+
+@after_sleep.right
+def _():
+    return [variance_of([1 + 0.6, 1 - 0.6]), variance_of([1 + 2 * 0.4, 0.6, 0.6]), 1 / (5 - 1)]
+
+
+@after_sleep.mistake("These are the mean squares of the ratio. The variance is less by the square of its mean, "
+                     "which is 1.")
+def _():
+    first, second, third = after_sleep.solution()
+    return [first + 1, second + 1, third]
+
+
+@after_sleep.mistake("The largest eigenvalue of the five latents' correlations is not 1 + 5 rho. Multiply the matrix "
+                     "by a vector of ones.")
+def _():
+    return [*after_sleep.solution()[:2], 0.2]
+
+
+@after_sleep.mistake("The last number is that for three latents. With five the largest eigenvalue of the correlations "
+                     "is 1 + 4 rho.")
+def _():
+    return [*after_sleep.solution()[:2], 0.5]
+
+
+@after_sleep.mistake("The square root in (11.5) holds for both determinants, that of S and that of 2 Lambda - S. "
+                     "Without it the mean square is too large.")
+def _():
+    squared = [math.prod(1 / value for value in values) / math.prod(2 / value - 1 for value in values) - 1
+               for values in ((1.6, 0.4), (1.8, 0.6, 0.6))]
+    return [*squared, after_sleep.solution()[2]]
+
+
+Z = torch.tensor([[0.3, -1.1, 0.8], [1.7, 0.4, -0.5], [-0.6, 0.9, 2.1]]).double()
+LOG_SCALE, SHIFT = torch.tensor([[0.4, -0.7, 1.2], [0.5, 1.3, -0.8]]).double()
+only_scales = Exercise("12.4", cases=[(Z, LOG_SCALE, SHIFT), (Z[:2, :2], -SHIFT[:2], LOG_SCALE[1:])])
+
+
+@only_scales.right
+def _(z, log_scale, shift):
+    scale = log_scale.exp()
+    base = Normal(torch.zeros_like(scale), 1.0)
+    return TransformedDistribution(base, AffineTransform(-shift / scale, 1 / scale)).log_prob(z).sum(-1)
+
+
+def log_density_of_u(z, log_scale, shift):
+    return Normal(0.0, 1.0).log_prob(z * log_scale.exp() + shift).sum(-1)
+
+
+@only_scales.mistake("The determinant is missing: this function does not integrate to one. Try one latent and a sum "
+                     "over a grid.")
+def _(z, log_scale, shift):
+    return log_density_of_u(z, log_scale, shift)
+
+
+@only_scales.mistake("The log determinant has the wrong sign. Where the map stretches, the density of z is higher than "
+                     "that of u.")
+def _(z, log_scale, shift):
+    return log_density_of_u(z, log_scale, shift) - log_scale.sum()
+
+
+@only_scales.mistake("This is the density of what comes out if draws of N(0, I) are scaled and shifted. Here z is "
+                     "scaled and shifted, and u has the density N(0, I).")
+def _(z, log_scale, shift):
+    return Normal(shift, log_scale.exp()).log_prob(z).sum(-1)
+
+
+@only_scales.mistake("The scales are added. The logarithm of the determinant is the sum of their logarithms.")
+def _(z, log_scale, shift):
+    return log_density_of_u(z, log_scale, shift) + log_scale.exp().sum()
+
+
+EPS = torch.tensor([0.4, -1.3, 0.9, 2.1, -0.2]).double()
+score = Exercise("12.5", cases=[(EPS, torch.tensor(0.3).double(), torch.tensor(-0.8).double(), 1.4),
+                                (EPS[1:4], torch.tensor(-0.5).double(), torch.tensor(0.2).double(), -0.6)])
+
+
+def parts(eps, mu, log_var, x):
+    """Draws, normalised weights, and the path's derivatives, for p(z) = N(0, 1) and p(x|z) = N(2z, 0.5)."""
+    std = (0.5 * log_var).exp()
+    z = mu + std * eps
+    log_w = Normal(0.0, 1.0).log_prob(z) + Normal(2 * z, 0.5**0.5).log_prob(torch.tensor(x, dtype=torch.float64)) + (
+        0.5 * eps**2 + 0.5 * log_var)
+    slope = -z + 4 * (x - 2 * z) + (z - mu) / std**2
+    return z, log_w.softmax(0), slope, torch.stack([torch.ones_like(eps), 0.5 * std * eps])
+
+
+def score_of(eps, log_var):
+    return torch.stack([eps / (0.5 * log_var).exp(), 0.5 * (eps**2 - 1)])
+
+
+@score.right
+def _(eps, mu, log_var, x):
+    _, shares, slope, paths = parts(eps, mu, log_var, x)
+    return paths @ (shares**2 * slope)
+
+
+@score.mistake("The score is still in it: mu and log_var enter the weights through q's density as well. At the "
+               "posterior your gradients are not zero.")
+def _(eps, mu, log_var, x):
+    return score.solution(eps, mu, log_var, x) - score_of(eps, log_var) @ parts(eps, mu, log_var, x)[1]
+
+
+@score.mistake("This is the plain gradient (12.1): unbiased, and as noisy as before.")
+def _(eps, mu, log_var, x):
+    _, shares, slope, paths = parts(eps, mu, log_var, x)
+    return paths @ (shares * slope) - score_of(eps, log_var) @ shares
+
+
+@score.mistake("The score is gone, but each draw has one factor of its weight, not two. The second one stood for what "
+               "the score contributes.")
+def _(eps, mu, log_var, x):
+    _, shares, slope, paths = parts(eps, mu, log_var, x)
+    return paths @ (shares * slope)
+
+
+zeros = Exercise("12.6")
+
+
+@zeros.right
+def _():
+    return "b"
+
+
+@zeros.mistake("This is so if the second convolution alone starts at zero. What is the input of the second one if the "
+               "first one is zero as well?")
+def _():
+    return "a"
+
+
+@zeros.mistake("Most gradients are zero. One of the four parameters is added to the output without being multiplied by "
+               "anything that is zero.")
+def _():
+    return "c"
+
+
+@zeros.mistake("The gradient of the first convolution passes through the weights of the second one, which are zero.")
+def _():
+    return "d"
