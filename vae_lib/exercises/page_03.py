@@ -3,7 +3,7 @@
 from functools import cache
 
 import torch
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vae_lib.answers import Exercise
 from vae_lib.exact import LinearGaussian
@@ -61,7 +61,7 @@ def _():
     return "a"
 
 
-@half_m_step.mistake("Read line 2 of (3.4) again: F must not fall in the M step. Does that take the best theta?")
+@half_m_step.mistake("Only the relation in the middle uses the M step. Does it take the best theta, or less?")
 def _():
     return "c"
 
@@ -229,3 +229,43 @@ def _(b, alpha, encoder_steps):
 @turns.mistake("These are 20 decoder steps, one in each round. There should be five in each.")
 def _(b, alpha, encoder_steps):
     return _turns(b, alpha, encoder_steps, decoder_steps=1)
+
+
+new_points = Exercise("3.6", cases=[
+    (_tensor([2.5, 1.1], [1.1, 1.9]), _tensor(0.3, -0.2), _tensor(0.25, -0.1), _tensor(-0.7, -0.9)),
+    (_tensor([2.5, 1.1], [1.1, 1.9]), _tensor(2.4, -1.6), _tensor(1.9, -0.8), _tensor(-0.7, -0.9))])
+
+
+def _gap(precision, mean, mu, variance):
+    return kl_divergence(MultivariateNormal(mu, variance.diag()), MultivariateNormal(mean, precision_matrix=precision))
+
+
+def _parts(precision, mean, mu, log_var, best):
+    approximation = _gap(precision, mean, mean, best)
+    return [approximation, _gap(precision, mean, mu, log_var.exp()) - approximation]
+
+
+@new_points.right
+def _(precision, mean, mu, log_var):
+    return _parts(precision, mean, mu, log_var, 1 / precision.diag())
+
+
+@new_points.mistake("The best q does not have the variances of the posterior's latents: it is narrower.")
+def _(precision, mean, mu, log_var):
+    return _parts(precision, mean, mu, log_var, precision.inverse().diag())
+
+
+@new_points.mistake("The two parts are exchanged. The approximation gap knows nothing of the encoder.")
+def _(precision, mean, mu, log_var):
+    return _parts(precision, mean, mu, log_var, 1 / precision.diag())[::-1]
+
+
+@new_points.mistake("The second number is the whole gap. The amortization gap is what is left of it after the first.")
+def _(precision, mean, mu, log_var):
+    approximation, rest = _parts(precision, mean, mu, log_var, 1 / precision.diag())
+    return [approximation, approximation + rest]
+
+
+@new_points.mistake("Here the best q keeps the variances of the encoder. It is free to choose its own.")
+def _(precision, mean, mu, log_var):
+    return _parts(precision, mean, mu, log_var, log_var.exp())

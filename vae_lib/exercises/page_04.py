@@ -88,7 +88,7 @@ def _(mu, log_var):
     return 0.5 * ((1 + mu**2) * (-log_var).exp() - log_var - 1)
 
 
-@other_direction.mistake("Sigma divides where sigma squared belongs. Exchange q and p in (4.10) once more.")
+@other_direction.mistake("Sigma divides where sigma squared belongs, as it does in the exponent of q.")
 def _(mu, log_var):
     return 0.5 * ((1 + mu**2) * (-0.5 * log_var).exp() + log_var - 1)
 
