@@ -66,6 +66,8 @@ def test_an_unwritten_answer_is_no_mistake(exercise):
 KL = Exercise("4.1", cases=[(0.0, 1.0), (0.5, 2.0)])
 PAIR = Exercise("4.2")
 LETTER = Exercise("4.3")
+NUMBER = Exercise("4.4")
+ROW = Exercise("4.5", cases=[(0.3,)])
 
 
 @KL.right
@@ -98,6 +100,16 @@ def _():
     return "a"
 
 
+@NUMBER.right
+def _():
+    return 3.0
+
+
+@ROW.right
+def _(x):
+    return [2.0, 2 * x]
+
+
 def broken(mu, sigma):
     raise ArithmeticError("no")
 
@@ -114,11 +126,17 @@ def broken(mu, sigma):
     (KL, 0.0, NO + "Wanted a function."),
     (PAIR, (1, 20), "right"),
     (PAIR, torch.tensor([1.0, 20.0]), "right"),
-    (PAIR, [torch.tensor(1.0), 20.01], "right"),
+    (PAIR, [torch.tensor(1.0), 20.005], "right"),
     (PAIR, [20, 1], NO + "The two are exchanged."),
-    (PAIR, [1, 21], NO + "It is no mistake that is known here: entry 2 of your answer is off."),
+    (PAIR, [1, 21], NO + "Entry 2 is off, and it is none of the mistakes that are known here."),
+    (PAIR, [-1, -20], NO + "The sign is turned: yours is minus the answer."),
+    (PAIR, [2, 40], NO + "Yours is twice the answer."),
+    (PAIR, [0.5, 10], NO + "Yours is half of the answer."),
+    (PAIR, [1.4427, 28.854], NO + "Yours is 1.4427 times the answer: bits in place of nats?"),
+    (NUMBER, 4, NO + "Your answer is off, and it is none of the mistakes that are known here."),
+    (ROW, lambda x: [2.0, x], NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 0.3."),
     (PAIR, [1, ...], "not written yet"),
-    (PAIR, [float("nan"), 20], NO + "It is no mistake that is known here: entry 1 of your answer is off."),
+    (PAIR, [float("nan"), 20], NO + "Entry 1 is off, and it is none of the mistakes that are known here."),
     (PAIR, [1, 20, 3], NO + "Wanted shape (2,), got shape (3,)."),
     (PAIR, PAIR.solution, NO + "Wanted a value, not a function."),
     (PAIR, True, NO + "TypeError: wanted numbers or a letter, got a truth value"),

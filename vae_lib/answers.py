@@ -14,11 +14,15 @@ The records stand in `vae_lib/exercises/page_02.py`, one `Exercise` each:
 """
 
 import importlib
+import math
 import re
 
 import torch
 
 from vae_lib.guards import not_negative
+
+MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is twice the answer.",
+             0.5: "Yours is half of the answer.", 1 / math.log(2): "Yours is 1.4427 times the answer: bits in place of nats?"}
 
 
 class Exercise:
@@ -26,7 +30,7 @@ class Exercise:
 
     number: page and place, as in "2.1". cases: None for an exercise whose answer is a value; else tuples of
     arguments, at each of which the reader's function must return what the right one returns. rtol: how far an
-    answer may be off, as a share of the right one's largest entry; 0.002 for values, which are typed, and
+    answer may be off, as a share of the right one's largest entry; 0.001 for values, which are typed, and
     1e-6 for functions, unless told otherwise. A value may be a number, a tensor, a list of numbers or a letter.
 
     Raises ValueError for a number that is none, for no cases, and unless 0 <= rtol <= 0.005."""
@@ -36,7 +40,7 @@ class Exercise:
             raise ValueError(f"number: wanted one such as '2.1', got {number!r}")
         if cases is not None and not (cases and all(isinstance(case, tuple) for case in cases)):
             raise ValueError(f"cases: wanted tuples of arguments, got {cases!r}")
-        rtol = (2e-3 if cases is None else 1e-6) if rtol is None else rtol
+        rtol = (1e-3 if cases is None else 1e-6) if rtol is None else rtol
         not_negative("rtol", rtol)
         if rtol > 5e-3:
             raise ValueError(f"rtol: wanted at most 0.005, for an answer 1 % off is wrong, got {rtol}")
@@ -77,6 +81,10 @@ class Exercise:
         for message, mistake in self.mistakes:
             if all(same(found, _comparable(mistake(*case)), self.rtol) for found, case in zip(answers, cases)):
                 return f"not yet right. {message}"
+        for factor, message in MULTIPLES.items():
+            if not isinstance(right[0], str) and all(
+                    same(found, factor * wanted, self.rtol) for found, wanted in zip(answers, right)):
+                return f"not yet right. {message}"
         first = agree.index(False)
         said = self._place(first) + self._difference(answers[first], right[first])
         return f"not yet right. {said[0].upper()}{said[1:]}"
@@ -94,12 +102,11 @@ class Exercise:
             return f"wanted a number, got {found!r}."
         if found.shape != wanted.shape:
             return f"wanted {_shape(wanted)}, got {_shape(found)}."
+        i = _close(found, wanted, self.rtol).view(-1).tolist().index(False)
+        part = f"entry {i + 1}" if found.ndim else ""
         if self.cases is not None:
-            return f"wanted {_brief(wanted)}, got {_brief(found)}."
-        part = "your answer"
-        if found.ndim:
-            part = f"entry {_close(found, wanted, self.rtol).view(-1).tolist().index(False) + 1} of your answer"
-        return f"it is no mistake that is known here: {part} is off."
+            return f"{part}{': ' * bool(part)}wanted {_brief(wanted.view(-1)[i])}, got {_brief(found.view(-1)[i])}."
+        return f"{part or 'your answer'} is off, and it is none of the mistakes that are known here."
 
 
 class _Unwritten(Exception):
