@@ -91,8 +91,10 @@ def save(page):
 
 
 def shut_down(page):
-    """Stop the notebook's kernel: it holds some hundred megabytes."""
-    page.evaluate(f"{OPEN}?.sessionContext?.shutdown()")
+    """Ask for the end of the notebook's kernel, which holds some hundred megabytes, and do not wait for it."""
+    if page.evaluate(f"Boolean(window.jupyterapp && {OPEN}?.sessionContext?.session)"):
+        with page.expect_request(lambda request: request.method == "DELETE"):
+            page.evaluate(f"{OPEN}.sessionContext.shutdown(); null")
 
 
 # What a notebook says
