@@ -22,7 +22,8 @@ import torch
 from vae_lib.guards import not_negative
 
 MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is twice the answer.",
-             0.5: "Yours is half of the answer.", 1 / math.log(2): "Yours is 1.4427 times the answer: bits in place of nats?"}
+             0.5: "Yours is half of the answer.",
+             1 / math.log(2): "Yours is 1.4427 times the answer: bits in place of nats?"}
 
 
 class Exercise:
