@@ -20,7 +20,8 @@ blending = Exercise("0.4", cases=[
 larger = Exercise("0.5")
 clamped = Exercise("0.6", cases=[
     (reals([[[[0, 1], [1, 0]]]]), reals([[[[0.3, -1.2], [0.8, 0.6]]]])),
-    (reals([[[[0, 1]]], [[[1, 0]]]]), reals([[[[20, 40]]], [[[-90, 700]]]]))])
+    (reals([[[[0, 1]]], [[[1, 0]]]]), reals([[[[20, 40]]], [[[-90, 700]]]])),
+    (reals([[[[1, 0]]]]), reals([[[[-1000, 1000]]]]))])
 
 
 @units.right
@@ -145,6 +146,6 @@ def _(x, logits):
     return -clamped.solution(x, logits)
 
 
-@clamped.mistake("This is one number for the batch, or a mean over the pixels. Wanted is a sum for each image.")
+@clamped.mistake("This is a mean over the pixels. Wanted is their sum, one for each image.")
 def _(x, logits):
     return clamped.solution(x, logits) / x[0].numel()
