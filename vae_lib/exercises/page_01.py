@@ -81,12 +81,12 @@ def _(weight, variance):
     return _by_axis(weight, 1.0, lambda rho: 1 + rho)
 
 
-@mean_R.mistake("This is R at the x whose u are all 1. The mean of exp(a u^2) is more than exp(a) times 1.")
+@mean_R.mistake("This is R at the x whose u are all 1. The mean of exp(a u^2) exceeds exp(a), though that of u^2 is 1.")
 def _(weight, variance):
     return _by_axis(weight, variance, lambda rho: math.exp(_log_R(rho)))
 
 
-@mean_R.mistake("This is the square root of the answer. Count the roots: one in (1.8), one in the hint, and 1 + rho.")
+@mean_R.mistake("This is the square root of the answer. In (1.8) the one half stands before log(1 + 2 rho) only.")
 def _(weight, variance):
     return _by_axis(weight, variance, lambda rho: math.sqrt(1 + rho))
 
@@ -148,7 +148,8 @@ def _(x, bend, steps, step_size):
 
 @climb.mistake("The weights are p(x, z) and not divided by p(x): for an improbable x they must add up to one as well.")
 def _(x, bend, steps, step_size):
-    return _climb(x, bend, steps, step_size, weigh=lambda log_joint: log_joint.exp() / 20)
+    constant = 0.05 * (2 * math.pi) ** 1.5  # which the exercise's log_joint leaves out
+    return _climb(x, bend, steps, step_size, weigh=lambda log_joint: log_joint.exp() * constant)
 
 
 @climb.mistake("The derivative lacks the division by the noise variance, 0.05: the steps are twenty times too short.")
