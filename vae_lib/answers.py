@@ -13,6 +13,7 @@ The records stand in `vae_lib/exercises/page_02.py`, one `Exercise` each:
         return ...
 """
 
+import copy
 import importlib
 import math
 import re
@@ -70,7 +71,7 @@ class Exercise:
         answers = []
         for case in cases:
             try:
-                answers.append(_comparable(given(*case) if callable(given) else given))
+                answers.append(_comparable(given(*copy.deepcopy(case)) if callable(given) else given))
             except _Unwritten:
                 return "not written yet"
             except Exception as error:

@@ -39,7 +39,7 @@ def slider(name, control):
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     return kind(value=start, min=low, max=high, step=step, description=label,
                 tooltip=f"{label}: {low} to {high}, an arrow key moves it by {step:.4g}",
-                style={"description_width": "16em"}, layout={"width": "40em", "max_width": "100%"})
+                style={"description_width": "24em"}, layout={"width": "48em", "max_width": "100%"})
 
 
 class DescribedImage(ipywidgets.Image):
