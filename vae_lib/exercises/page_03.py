@@ -61,7 +61,7 @@ def _():
     return "a"
 
 
-@half_m_step.mistake("Only the relation in the middle uses the M step. Does it take the best theta, or less?")
+@half_m_step.mistake("Only the relation in the middle uses the M step. Does it need the best theta, or less?")
 def _():
     return "c"
 
@@ -101,6 +101,11 @@ def _():
     return _heights(_em_step, _soft)
 
 
+@hard_em.mistake("Here q was rounded after the last round only. Every round does so, before its M step.")
+def _():
+    return _heights(_em_step, _hard)
+
+
 @hard_em.mistake("The two are exchanged. A bound lies below log p.")
 def _():
     return _heights(_hard_step, _hard)[::-1]
@@ -116,8 +121,9 @@ def _():
     return [200 * height for height in _heights(_hard_step, _hard)]
 
 
-CASES = [(_tensor(-2, -1.1, 0.4, 0.9, 2.5), _tensor(0.35, 0.65), _tensor(-0.8, 1.3), _tensor(0.6, 1.7))]
-worse = Exercise("3.3", cases=CASES)
+worse = Exercise("3.3", cases=[
+    (_tensor(-2, -1.1, 0.4, 0.9, 2.5), _tensor(0.35, 0.65), _tensor(-0.8, 1.3), _tensor(0.6, 1.7)),
+    (_tensor(-2, -0.7, 0.4, 2.2), _tensor(0.2, 0.5, 0.3), _tensor(-1.1, 0.3, 1.8), _tensor(0.5, 2.1, 0.8))])
 
 
 def _torch_round(x, weights, means, scales, dim=-1):
@@ -132,7 +138,7 @@ def _(x, weights, means, variances):
     return _numbers(_mixture(weights, means, variances).em_step(x[:, None]))
 
 
-@worse.mistake("This is the round as it stood. Look up what the second argument of Normal is.")
+@worse.mistake("This is the round as it stood. Which line is right only where all variances are 1?")
 def _(x, weights, means, variances):
     return _torch_round(x, weights, means, variances)
 
@@ -191,6 +197,16 @@ def _(b, s2, V):
 turns = Exercise("3.5", cases=[(0.1, 0.1, 0), (0.1, 0.1, 3), (0.4, -0.2, 1)])
 
 
+@turns.right
+def _(b, alpha, encoder_steps, s2=0.25, V=0.94):
+    b, alpha = (_tensor(slope).requires_grad_() for slope in (b, alpha))
+    for _ in range(20):
+        for moved in encoder_steps * [alpha] + 5 * [b]:
+            elbo = -V * (1 - alpha * b) ** 2 / (2 * s2) - V * alpha**2 / 2 - (b**2 / s2).log1p() / 2
+            moved.data += 0.05 * torch.autograd.grad(elbo, moved)[0]
+    return [b, alpha]
+
+
 def _slopes(b, alpha, s2=0.25, V=0.94):
     misfit = V * (1 - alpha * b) / s2
     return alpha * misfit - b / (b**2 + s2), b * misfit - V * alpha
@@ -204,11 +220,6 @@ def _turns(b, alpha, encoder_steps, decoder_steps=5, order="ed"):
                 alpha += 0.05 * by_alpha * (turn in "eb")
                 b += 0.05 * by_b * (turn in "db")
     return [b, alpha]
-
-
-@turns.right
-def _(b, alpha, encoder_steps):
-    return _turns(b, alpha, encoder_steps)
 
 
 @turns.mistake("The decoder moves first here. In each round the encoder has the first turn.")
@@ -233,7 +244,8 @@ def _(b, alpha, encoder_steps):
 
 new_points = Exercise("3.6", cases=[
     (_tensor([2.5, 1.1], [1.1, 1.9]), _tensor(0.3, -0.2), _tensor(0.25, -0.1), _tensor(-0.7, -0.9)),
-    (_tensor([2.5, 1.1], [1.1, 1.9]), _tensor(2.4, -1.6), _tensor(1.9, -0.8), _tensor(-0.7, -0.9))])
+    (_tensor([2.5, 1.1, -0.4], [1.1, 1.9, 0.3], [-0.4, 0.3, 1.4]),
+     _tensor(2.4, -1.6, 0.7), _tensor(1.9, -0.8, 0.2), _tensor(-0.7, -0.9, -0.2))])
 
 
 def _gap(precision, mean, mu, variance):
