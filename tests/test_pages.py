@@ -80,7 +80,8 @@ def test_the_page_is_stored_as_refresh_leaves_it(path):
     for cell in code:
         for output in cell.outputs:
             assert output.output_type != "error" and output.get("name") != "stderr", output
-            assert not re.search(r"0x[0-9a-f]{6,}|/root/|/home/|/tmp/", str(output.get("text", "")))
+            said = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+            assert not re.search(r"0x[0-9a-f]{6,}|/root/|/home/|/tmp/", said)
 
 
 @each_page
