@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy import optimize
 from torch.distributions import Categorical, Normal, TransformedDistribution, kl_divergence
 from torch.distributions.transforms import AffineTransform
 
@@ -64,17 +65,22 @@ def _():
 after_sleep = Exercise("12.3")
 
 
-def variance_of(eigenvalues):
+def eigenvalues(count, rho):
+    return torch.linalg.eigvalsh((1 - rho) * torch.eye(count).double() + rho).tolist()
+
+
+def variance_of(values):
     """Of p / q, for a Gaussian posterior with these variances along its axes, and q with the variance 1 in each."""
     u = torch.linspace(-40, 40, 8001).double()
     q = Normal(0.0, 1.0).log_prob(u)
-    squares = [torch.trapezoid((2 * Normal(0.0, value**0.5).log_prob(u) - q).exp(), u).item() for value in eigenvalues]
+    squares = [torch.trapezoid((2 * Normal(0.0, value**0.5).log_prob(u) - q).exp(), u).item() for value in values]
     return math.prod(squares) - 1
 
 
 @after_sleep.right
 def _():
-    return [variance_of([1 + 0.6, 1 - 0.6]), variance_of([1 + 2 * 0.4, 0.6, 0.6]), 1 / (5 - 1)]
+    from_here = optimize.brentq(lambda rho: eigenvalues(5, rho)[-1] - 2, 0.01, 0.99)
+    return [variance_of(eigenvalues(2, 0.6)), variance_of(eigenvalues(3, 0.4)), from_here]
 
 
 @after_sleep.mistake("These are the mean squares of the ratio. The variance is less by the square of its mean, "
@@ -97,7 +103,7 @@ def _():
 
 
 @after_sleep.mistake("The square root in (11.5) holds for both determinants, that of S and that of 2 Lambda - S. "
-                     "Without it the mean square is too large.")
+                     "With two latents the second one is 1, so the first number does not show it. The second does.")
 def _():
     squared = [math.prod(1 / value for value in values) / math.prod(2 / value - 1 for value in values) - 1
                for values in ((1.6, 0.4), (1.8, 0.6, 0.6))]
@@ -106,7 +112,7 @@ def _():
 
 Z = torch.tensor([[0.3, -1.1, 0.8], [1.7, 0.4, -0.5], [-0.6, 0.9, 2.1]]).double()
 LOG_SCALE, SHIFT = torch.tensor([[0.4, -0.7, 1.2], [0.5, 1.3, -0.8]]).double()
-only_scales = Exercise("12.4", cases=[(Z, LOG_SCALE, SHIFT), (Z[:2, :2], -SHIFT[:2], LOG_SCALE[1:])])
+only_scales = Exercise("12.4", cases=[(Z[:2], LOG_SCALE, SHIFT), (Z[:, :2], -SHIFT[:2], LOG_SCALE[1:])])
 
 
 @only_scales.right
