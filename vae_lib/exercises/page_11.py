@@ -36,8 +36,7 @@ def _(precision, log_var):
     return kl_divergence(*two_gaussians(precision, log_var)[::-1])
 
 
-@width.mistake("Half of each dimension is missing or too many: where q is the posterior, the two bounds meet, so the "
-               "width must be 0.")
+@width.mistake("A constant is wrong: where q is the posterior, the two bounds meet, so the width must be 0.")
 def _(precision, log_var):
     return width.solution(precision, log_var) + len(log_var)
 
