@@ -25,8 +25,8 @@ def _(mu, log_var, factor):
     return rises.sum(1).mean()
 
 
-@scaled.mistake("The logarithm of the variance has not changed here. Put mu = 0 and sigma = 1: the rise must be that "
-                "of a Gaussian of another width, which is zero for no factor but 1.")
+@scaled.mistake("The logarithm of the variance has not changed here. Put mu = 0 and sigma = 1, where the KL was 0, and "
+                "a factor below 1: your rise is negative, and no KL is.")
 def _(mu, log_var, factor):
     return 0.5 * (factor**2 - 1) * (mu**2 + log_var.exp()).sum(1).mean()
 
@@ -201,6 +201,11 @@ def _():
               "is skewed, and its left tail is thinner.")
 def _():
     return [stats.norm.logcdf(0.49 * 40, 40, math.sqrt(80)), cold.solution()[1]]
+
+
+@cold.mistake("The first number is the share itself. Its natural logarithm is asked for.")
+def _():
+    return [math.exp(cold.solution()[0]), cold.solution()[1]]
 
 
 @cold.mistake("The squared length is taken as 0.7 times 40. What happens to a square when the vector is scaled by 0.7?")
