@@ -6,7 +6,6 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
-from pathlib import Path
 from urllib.parse import unquote
 
 import mpmath
