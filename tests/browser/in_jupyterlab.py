@@ -15,6 +15,7 @@ DIALOG = ".jp-Dialog, .Toastify__toast"
 
 # Read from an explorer's img: its accessible name, and a hash of the picture itself.
 PICTURE = """async img => {
+    await img.decode()  // else the last picture but some may be what is still seen
     const bytes = await (await fetch(img.src)).arrayBuffer()
     const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
     return [img.title, hash.join()]
