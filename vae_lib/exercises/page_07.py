@@ -47,7 +47,7 @@ def _():
     return [_price()[0], _price()[1] / math.log(2)]
 
 
-@price.mistake("The trace is forgotten with the direction on: it has a 1 there, not a 0.")
+@price.mistake("In the gain the -1 of the bracket is missing. With it, the gain is zero at an eigenvalue of s².")
 def _():
     return [0.5 - 0.5 * math.log(2) + 0.5, _price()[1]]
 
@@ -189,8 +189,9 @@ def _level(eigenvalues, error):
     return brentq(lambda level: eigenvalues.clamp_max(level).sum().item() - error, 0, eigenvalues.max().item())
 
 
-CASES = [(_tensor(4.0, 2.5, 1.1, 0.6, 0.3), 2.2), (_tensor(3.0, 1.7, 0.9, 0.4, 0.2, 0.1, 0.05), 1.9)]
-water = Exercise("7.5", cases=CASES)
+CASES = [(_tensor(4.0, 2.5, 1.1, 0.6, 0.3), 2.2), (_tensor(3.0, 1.7, 0.9, 0.4, 0.2, 0.1, 0.05), 1.9),
+         (_tensor(4.0, 1.0, 0.5), 4.0), (_tensor(3.0, 2.0, 1.0), 0.9)]  # one direction above the level, then all
+water = Exercise("7.5", cases=CASES, rtol=1e-4)  # an interval may be halved until it is short
 
 
 def _with_rate(eigenvalues, level):

@@ -116,12 +116,22 @@ def _(k, T, rho):
     return k * (1 - rho) / (1 - rho**T)
 
 
-@reach.mistake("This is the share of k - 1 steps, or of k + 1: try k = 1 and compare with the share of the newest.")
+@reach.mistake("This is the share of k - 1 steps. Try k = 1: the newest step has a share, too.")
 def _(k, T, rho):
     return reach.solution(k - 1, T, rho)
 
 
-work = Exercise("9.4")
+@reach.mistake("This is the share of k + 1 steps. Try k = T: no share is above one.")
+def _(k, T, rho):
+    return (1 - rho ** (k + 1)) / (1 - rho**T)
+
+
+@reach.mistake("This is the share of the first k steps. In (9.11) late steps count more than early ones.")
+def _(k, T, rho):
+    return 1 - reach.solution(T - k, T, rho)
+
+
+work = Exercise("9.4", rtol=1e-4)  # of the convolutional number: a head of the other one is less than 0.001
 
 
 def _uses():
