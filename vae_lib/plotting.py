@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color universal design" (2008): told apart by colour-blind readers too.
@@ -50,7 +51,7 @@ def picture(fig, alt):
         raise TypeError(f"fig: wanted a matplotlib Figure, got {type(fig).__name__}")
     buffer = io.BytesIO()
     try:
-        fig.savefig(buffer, format="png", metadata={"Software": None})
+        FigureCanvasAgg(fig).print_png(buffer, metadata={"Software": None})  # savefig would draw twice
     finally:
         plt.close(fig)
     return Picture(buffer.getvalue(), alt)
