@@ -22,7 +22,7 @@ To read on: [page {number}](../{name}), or [the solutions](../solutions/{name}).
 Each answer below is one of several good ones. Without the answers: [the exercises](../exercises/{name}). To read on:
 [page {number}](../{name}).""",
 }
-WORDS = "*Your derivation, in words and formulas:*"
+WORDS = "*Your reasoning, in words and formulas:*"
 
 
 class Entry(NamedTuple):

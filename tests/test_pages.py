@@ -149,6 +149,23 @@ def test_the_chapter_has_an_explorer_and_two_predictions(path):
 
 
 @each_page
+def test_what_an_explorer_reads_stays_as_it_was(path):
+    """A later cell that binds one of its names anew would make it draw something else after the first move."""
+    code = [ast.parse(text) for _, text in pages.cells(path, "code")]
+    functions = {node.name: node for tree in code for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for i, tree in enumerate(code):
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        waiting = [call.args[0].id for call in calls if getattr(call.func, "id", "") == "Explorer"]
+        read = set()
+        while waiting:
+            found = needs([nbformat.v4.new_code_cell(ast.unparse(functions[waiting.pop()]))]) - read
+            read |= found
+            waiting += sorted(found & set(functions))
+        later = {name for other in code[i + 1:] for node in other.body for name in bound(node)}
+        assert not read & later, f"{sorted(read & later)} are bound anew below the explorer"
+
+
+@each_page
 def test_what_is_folded_only_draws(path):
     """No check, no assert, no print, and nothing that a cell which stays open reads; explorers are always folded."""
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
@@ -169,7 +186,14 @@ def bound(node):
     """The names that a statement defines at the top level of a cell."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+            } - of_comprehensions(node)
+
+
+def of_comprehensions(node):
+    """The names that comprehensions bind, each for itself alone."""
+    loops = [part.target for part in ast.walk(node) if isinstance(part, ast.comprehension)]
+    return {part.id for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Name)}
 
 
 def needs(cells):
@@ -180,9 +204,7 @@ def needs(cells):
             parts = list(ast.walk(node))
             names = {kind: {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, kind)}
                      for kind in (ast.Load, ast.Store)}
-            loops = [part.target for part in parts if isinstance(part, ast.comprehension)]
-            own = {part.id for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Name)}
-            own |= {part.arg for part in parts if isinstance(part, ast.arg)}
+            own = of_comprehensions(node) | {part.arg for part in parts if isinstance(part, ast.arg)}
             own |= names[ast.Store] if isinstance(node, ast.For | ast.With | ast.FunctionDef | ast.ClassDef) else set()
             read |= names[ast.Load] - made - own
             made |= bound(node)
