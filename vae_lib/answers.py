@@ -61,6 +61,11 @@ class Exercise:
             return function
         return note
 
+    def letters(self, **messages):
+        """The wrong letters of a choice, each with what is wrong about it."""
+        for letter, message in messages.items():
+            self.mistake(message)(lambda letter=letter: letter)
+
     def verdict(self, given):
         """What is said about an answer: "not written yet", "right", or "not yet right" and why."""
         if given is None or given is ...:

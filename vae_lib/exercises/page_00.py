@@ -115,19 +115,10 @@ def _():
     return {1: "a", 2: "b", 4: "c"}.get(round((large / small).item()), "d")
 
 
-@larger.mistake("That would hold for a mean over the pixels. The course takes sums, and there are more pixels now.")
-def _():
-    return "a"
-
-
-@larger.mistake("The sides double, but the sum runs over the area.")
-def _():
-    return "b"
-
-
-@larger.mistake("Count the pixels again. The prior and the decoder's statement about each pixel are what they were.")
-def _():
-    return "d"
+larger.letters(
+    a="That would hold for a mean over the pixels. The course takes sums, and there are more pixels now.",
+    b="The sides double, but the sum runs over the area.",
+    d="Count the pixels again. The prior and the decoder's statement about each pixel are what they were.")
 
 
 @clamped.right

@@ -209,19 +209,10 @@ def _():
     return "c" if second[1] > 1e6 * second[0] else "a"
 
 
-@narrow_q.mistake("The draws do fall where the posterior is high. But what is the weight of a draw far out?")
-def _():
-    return "a"
-
-
-@narrow_q.mistake("Too wide and too narrow are not alike. Compare the weights p(x, z)/q(z) of both far from the mean.")
-def _():
-    return "b"
-
-
-@narrow_q.mistake("This q is positive everywhere, so the mean of the weights is right. Ask for their variance.")
-def _():
-    return "d"
+narrow_q.letters(
+    a="The draws do fall where the posterior is high. But what is the weight of a draw far out?",
+    b="Too wide and too narrow are not alike. Compare the weights p(x, z)/q(z) of both far from the mean.",
+    d="This q is positive everywhere, so the mean of the weights is right. Ask for their variance.")
 
 
 more_draws = Exercise("1.6", cases=[(_normal(3, 4, seed=8), _normal(6, 2, seed=9), _normal(4, 2, seed=10), 0.8),

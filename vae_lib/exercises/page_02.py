@@ -140,19 +140,10 @@ def _():
     return "c" if abs(prior - right) < 0.01 else "b" if abs(prior - left) < 0.01 else "d"
 
 
-@two_tops.mistake("A bound with one top would have it so. But how many bumps has the posterior?")
-def _():
-    return "a"
-
-
-@two_tops.mistake("Which bump is nearer to the prior's mean, and which one has more of the posterior?")
-def _():
-    return "b"
-
-
-@two_tops.mistake("Such a q has much mass between the bumps, where p(x, z) is small. What does that cost?")
-def _():
-    return "d"
+two_tops.letters(
+    a="A bound with one top would have it so. But how many bumps has the posterior?",
+    b="Which bump is nearer to the prior's mean, and which one has more of the posterior?",
+    d="Such a q has much mass between the bumps, where p(x, z) is small. What does that cost?")
 
 
 correlation = Exercise("2.4", cases=[(0.3,), (-0.85,), (0.6,)])

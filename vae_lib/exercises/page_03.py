@@ -56,19 +56,10 @@ def _():
     return "c" if path.diff().min() < -1e-9 else "a" if path[-1] > best[-1] - 0.01 else "b"
 
 
-@half_m_step.mistake("Not falling is one thing, where it ends another: two of the three kinds of numbers never move.")
-def _():
-    return "a"
-
-
-@half_m_step.mistake("Only the relation in the middle uses the M step. Does it need the best theta, or less?")
-def _():
-    return "c"
-
-
-@half_m_step.mistake("After one round the means have moved. So have the responsibilities: the next round has work.")
-def _():
-    return "d"
+half_m_step.letters(
+    a="Not falling is one thing, where it ends another: two of the three kinds of numbers never move.",
+    c="Only the relation in the middle uses the M step. Does it need the best theta, or less?",
+    d="After one round the means have moved. So have the responsibilities: the next round has work.")
 
 
 def _hard(theta):

@@ -109,19 +109,10 @@ def _():
     return "abcd"[1 if after > 1 else 2 if after < 0 else 0]
 
 
-@variance_output.mistake("The pull is not of ordinary size: the slope contains 1/v. Put v = 0.04 into it.")
-def _():
-    return "a"
-
-
-@variance_output.mistake("Descent goes against the slope. Which sign has the slope where the variance is too small?")
-def _():
-    return "c"
-
-
-@variance_output.mistake("The slope does not fade as v becomes small: log v has the slope 1/v.")
-def _():
-    return "d"
+variance_output.letters(
+    a="The pull is not of ordinary size: the slope contains 1/v. Put v = 0.04 into it.",
+    c="Descent goes against the slope. Which sign has the slope where the variance is too small?",
+    d="The slope does not fade as v becomes small: log v has the slope 1/v.")
 
 
 def _turn(size):

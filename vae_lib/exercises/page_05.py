@@ -195,21 +195,12 @@ def _():
     return "a" if ratio < 0.5 else "b" if ratio < 2 else "c" if ratio < 100 else "d"
 
 
-@waves.mistake("The pathwise guess contains f'. How large is the slope of this f?")
-def _():
-    return "a"
-
-
-@waves.mistake("Both average to the same number, but that says nothing about how far they scatter. Estimate each "
-               "variance.")
-def _():
-    return "b"
-
-
-@waves.mistake("The direction is right, the size is not: the pathwise variance grows with the square of the "
+waves.letters(
+    a="The pathwise guess contains f'. How large is the slope of this f?",
+    b="Both average to the same number, but that says nothing about how far they scatter. Estimate each "
+               "variance.",
+    d="The direction is right, the size is not: the pathwise variance grows with the square of the "
                "frequency. With which number is that to be compared?")
-def _():
-    return "d"
 
 
 def _noise(n, seed):

@@ -212,19 +212,10 @@ def _():
     return "b" if kls[1] > kls[0] + 0.1 else "c" if kls[0] > kls[1] + 0.1 else "a"
 
 
-@rescaled.mistake("The images are the same, but the loss counts in another unit. What becomes of a squared error when "
-                  "its unit is halved, and what of the KL?")
-def _():
-    return "a"
-
-
-@rescaled.mistake("The errors count four times as much, that is right. But the KL falls only where errors count for "
-                  "less.")
-def _():
-    return "c"
-
-
-@rescaled.mistake("A constant would move no minimum. Is it a constant that changes here, or the weight of one of the "
+rescaled.letters(
+    a="The images are the same, but the loss counts in another unit. What becomes of a squared error when "
+                  "its unit is halved, and what of the KL?",
+    c="The errors count four times as much, that is right. But the KL falls only where errors count for "
+                  "less.",
+    d="A constant would move no minimum. Is it a constant that changes here, or the weight of one of the "
                   "terms?")
-def _():
-    return "d"

@@ -168,21 +168,12 @@ def _():
     return "c" if falls else "a"
 
 
-@free.mistake("The noise of the codes costs reconstruction, and only the KL holds on to it. What does it do when the "
-              "KL is gone?")
-def _():
-    return "a"
-
-
-@free.mistake("Who would pull the codes to the prior? That is the KL's work.")
-def _():
-    return "b"
-
-
-@free.mistake("The objective has a ceiling: a squared error is not below zero. What goes on without end is something "
+free.letters(
+    a="The noise of the codes costs reconstruction, and only the KL holds on to it. What does it do when the "
+              "KL is gone?",
+    b="Who would pull the codes to the prior? That is the KL's work.",
+    d="The objective has a ceiling: a squared error is not below zero. What goes on without end is something "
               "else.")
-def _():
-    return "d"
 
 
 def _level(eigenvalues, error):

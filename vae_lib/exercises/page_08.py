@@ -77,21 +77,12 @@ def _():
     return {(3, 3): "a", (0, 0): "b", (0, 3): "c", (-3, 3): "d"}[adam, plain]
 
 
-@thousand.mistake("Of the plain rule that is true. For Adam, put 1,000 g into (8.3): what becomes of m, and what of "
-                  "the root of v?")
-def _():
-    return "a"
-
-
-@thousand.mistake("The factor does leave the highest point where it is. But a step is no jump to that point: the plain "
-                  "one is eta times g.")
-def _():
-    return "b"
-
-
-@thousand.mistake("It is true that v grows a million times. But what divides the step is its root, and m grows too.")
-def _():
-    return "d"
+thousand.letters(
+    a="Of the plain rule that is true. For Adam, put 1,000 g into (8.3): what becomes of m, and what of "
+                  "the root of v?",
+    b="The factor does leave the highest point where it is. But a step is no jump to that point: the plain "
+                  "one is eta times g.",
+    d="It is true that v grows a million times. But what divides the step is its root, and m grows too.")
 
 
 holes = Exercise("8.3", cases=[

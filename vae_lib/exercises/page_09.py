@@ -71,20 +71,11 @@ def _():
     return "abcd"[even.index(True)]
 
 
-@checkerboard.mistake("Copies of three pixels begin at every second one. Draw three of them under each other: where "
-                      "do two meet, and where is only one?")
-def _():
-    return "a"
-
-
-@checkerboard.mistake("Wider copies overlap more, and not more evenly: under some pixels there are three of them.")
-def _():
-    return "b"
-
-
-@checkerboard.mistake("All neighbours overlap alike. But does each pixel lie under equally many copies?")
-def _():
-    return "d"
+checkerboard.letters(
+    a="Copies of three pixels begin at every second one. Draw three of them under each other: where "
+                      "do two meet, and where is only one?",
+    b="Wider copies overlap more, and not more evenly: under some pixels there are three of them.",
+    d="All neighbours overlap alike. But does each pixel lie under equally many copies?")
 
 
 reach = Exercise("9.3", cases=[(5, 20, 0.9), (300, 900, 0.998), (40, 50, 0.97)])

@@ -176,21 +176,12 @@ def _():
     return "c"
 
 
-@warning.mistake("Equal weights say that q has the shape of the posterior where q goes. They say nothing of where it "
-                 "does not go.")
-def _():
-    return "a"
-
-
-@warning.mistake("An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is. But "
-                 "its mean rests on draws near the other hump, and among 5,000 there is none. What do the others say?")
-def _():
-    return "b"
-
-
-@warning.mistake("Half of the mass is missing. What does half of p(x) do to its logarithm?")
-def _():
-    return "d"
+warning.letters(
+    a="Equal weights say that q has the shape of the posterior where q goes. They say nothing of where it "
+                 "does not go.",
+    b="An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is. But "
+                 "its mean rests on draws near the other hump, and among 5,000 there is none. What do the others say?",
+    d="Half of the mass is missing. What does half of p(x) do to its logarithm?")
 
 
 PORTIONS = torch.tensor([[[-3.0, 0.5, -1.0], [-0.2, -2.4, 0.8]], [[-1.7, 1.9, -0.6], [-5.0, 0.3, 2.2]],

@@ -44,22 +44,13 @@ def _():
     return "b"
 
 
-@ten_draws.mistake("Where q can equal the posterior, every bound is highest there, and this is right. A diagonal q "
-                   "cannot be a correlated posterior. Then each objective has its own best compromise.")
-def _():
-    return "a"
-
-
-@ten_draws.mistake("An average over ten draws has the same mean as one draw. What changes is the noise, not what is "
-                   "maximised.")
-def _():
-    return "c"
-
-
-@ten_draws.mistake("A tighter bound is nearer to log p(x). That does not say that its q is nearer to the posterior: "
+ten_draws.letters(
+    a="Where q can equal the posterior, every bound is highest there, and this is right. A diagonal q "
+                   "cannot be a correlated posterior. Then each objective has its own best compromise.",
+    c="An average over ten draws has the same mean as one draw. What changes is the noise, not what is "
+                   "maximised.",
+    d="A tighter bound is nearer to log p(x). That does not say that its q is nearer to the posterior: "
                    "with ten draws a poor one costs little, and a missed region much.")
-def _():
-    return "d"
 
 
 after_sleep = Exercise("12.3")
@@ -201,18 +192,9 @@ def _():
     return "b"
 
 
-@zeros.mistake("This is so if the second convolution alone starts at zero. What is the input of the second one if the "
-               "first one is zero as well?")
-def _():
-    return "a"
-
-
-@zeros.mistake("Most gradients are zero. One of the four parameters is added to the output without being multiplied by "
-               "anything that is zero.")
-def _():
-    return "c"
-
-
-@zeros.mistake("The gradient of the first convolution passes through the weights of the second one, which are zero.")
-def _():
-    return "d"
+zeros.letters(
+    a="This is so if the second convolution alone starts at zero. What is the input of the second one if the "
+               "first one is zero as well?",
+    c="Most gradients are zero. One of the four parameters is added to the output without being multiplied by "
+               "anything that is zero.",
+    d="The gradient of the first convolution passes through the weights of the second one, which are zero.")
