@@ -122,7 +122,7 @@ def move_every_slider(page, explorer, name):
         assert readout.inner_text() != value, words
         assert explorer.locator("> .widget-label").inner_text() == "", words
         assert label.evaluate("label => label.scrollWidth <= label.clientWidth"), f"{words!r} is cut off"
-    screenshot(explorer, f"{name}_after")
+    screenshot(scroll_to(explorer), f"{name}_after")
 
 
 def serious(page):
