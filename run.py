@@ -10,7 +10,9 @@
     python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
     python3 run.py benchmark          compare the speed of training with other ways to train (ten minutes)
     python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
-    python3 run.py figures            draw what the README shows into figures/
+    python3 run.py site               build the pages as a web site, with the live VAE, into build/site
+    python3 run.py slides [04 ...]    build a deck of slides for each page into build/slides
+    python3 run.py figures            draw the figures for lecturers, and what the README shows, into figures/
     python3 run.py ledger             print the table of equations and their checks
     python3 run.py exam --seed 7      write a sheet for an exam, and its key; --pages 02,04 --questions 8
 
@@ -60,6 +62,8 @@ TASKS = {
     "benchmark": ["tests/benchmarks/speed.py"],
     "sample": ["-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"],
     "refresh": ["-m", "course.pages", "refresh"],
+    "site": ["-m", "course.site"],
+    "slides": ["-m", "course.slides"],
     "figures": ["figures/draw.py"],
     "ledger": ["-m", "course.pages", "ledger"],
     "exam": ["-m", "course.exam"],
