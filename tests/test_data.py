@@ -352,6 +352,22 @@ def test_only_what_the_user_lacks_is_downloaded(tmp_path, monkeypatch, tiny, ser
     assert requests == [f"{FILES[1]}.gz"]
 
 
+def test_a_folder_of_the_user_that_lacks_files_is_told_their_names(tmp_path, monkeypatch, capsys, offline):
+    monkeypatch.setenv("VAE_DATA", str(tmp_path / "mine"))
+    assert_is_sample(data.load())
+    line = capsys.readouterr().out
+    assert f"{tmp_path / 'mine/MNIST/raw'} lacks {', '.join(FILES)} (plain or as .gz)" in line
+    assert line.count("\n") == 1 and "VAE_DATA can name" not in line
+
+
+def test_a_folder_that_cannot_be_written_serves(tmp_path, monkeypatch, capsys, tiny, offline):
+    folder = write_set(tmp_path / "mine/MNIST/raw", tiny)
+    for path in [*folder.iterdir(), folder]:
+        path.chmod(path.stat().st_mode & 0o555)
+    assert_is_set(data.load(root=tmp_path / "mine"), tiny)
+    assert printed_line(capsys) == "MNIST: 20 training and 10 test images"
+
+
 @pytest.mark.parametrize("packed", [(), FILES], ids=["plain", "gz"])
 def test_damaged_file_of_the_cache_is_replaced(tmp_path, monkeypatch, capsys, tiny, serve, packed):
     monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(mirror_of(tiny))])

@@ -11,6 +11,8 @@ from small_runs import (
     small_vae,
 )
 
+from vae_lib.models import conv_vae
+from vae_lib.objectives import Bound, elbo
 from vae_lib.training import fit
 
 
@@ -57,6 +59,44 @@ def test_fit_refuses_what_is_no_model():
 def test_fit_refuses_a_model_with_nothing_to_train():
     with pytest.raises(ValueError, match="^model: wanted weights that require gradients, got none"):
         quiet(small_vae().requires_grad_(False), GREY, steps=1, batch_size=8)
+
+
+def test_fit_refuses_a_wrapped_model():
+    with pytest.raises(TypeError, match="^model: wanted the model itself, got DataParallel around it: give its `mod"):
+        quiet(torch.nn.DataParallel(small_vae()), GREY, steps=1, batch_size=8)
+
+
+def test_fit_refuses_one_image_at_a_time_where_batch_norm_gets_one_number_a_channel():
+    with pytest.raises(ValueError, match="^batch_size: wanted 2 or more, as this model's batch norm .*, got 1"):
+        quiet(conv_vae((1, 4, 4), (2, 3), latent_dim=2), GREY, steps=1, batch_size=1)
+    history = quiet(conv_vae((1, 8, 8), (2, 3), latent_dim=2), GREY.repeat(1, 1, 2, 2), steps=1, batch_size=1)
+    assert len(history["elbo"]) == 1, "with more numbers than one a channel it works"
+
+
+def test_an_error_of_the_objective_stays_what_it_is():
+    def refuses(model, x):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        quiet(small_vae(), GREY, steps=1, batch_size=1, objective=refuses)
+
+
+@pytest.mark.parametrize("wrong, error, got", [
+    (lambda model, x: elbo(model, x).elbo, TypeError, "Tensor"),
+    (lambda model, x: Bound(*[part.mean() for part in elbo(model, x)]), ValueError, r"\[\(\), \(\), \(\)\]"),
+    (lambda model, x: Bound(*[part[:, None] for part in elbo(model, x)]), ValueError, r"\[\(8, 1\), .*"),
+    (lambda model, x: elbo(model, x)[:2], ValueError, r"\[\(8,\), \(8,\)\]"),
+])
+def test_fit_refuses_an_objective_that_returns_no_bound_for_each_image(wrong, error, got):
+    with pytest.raises(error, match=rf"^objective: wanted a Bound of three tensors of shape \(8,\), got {got}"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, objective=wrong)
+
+
+def test_fit_refuses_outputs_that_are_broadcast_over_the_batch():
+    model = small_vae()
+    model.decoder.register_forward_hook(lambda network, inputs, output: output[:, None])
+    with pytest.raises(ValueError, match=r"^objective: wanted a Bound .*, got \[\(8, 8\), \(8, 8\), \(8,\)\]"):
+        quiet(model, GREY, steps=1, batch_size=8)
 
 
 @pytest.mark.parametrize("options, message", [

@@ -95,9 +95,9 @@ def _load_full(name, folder, may_replace):
             notes += mnist_files.keep(folder, filename, packed)
     except OSError as error:
         notes.append(f"{name} could not be downloaded: {error}")
-        if name == "MNIST":
-            return sample(), [*notes, "VAE_DATA can name a folder that has it"]
         lacking = f"{folder} lacks {', '.join(missing)} (plain or as .gz)"
+        if name == "MNIST":
+            return sample(), [*notes, "VAE_DATA can name a folder that has it" if may_replace else lacking]
         raise FileNotFoundError(f"{'; '.join(notes)}. {lacking}") from error
     train, train_labels, test, test_labels = (torch.tensor(array) for array in arrays.values())
     return ImageData(train[:, None], train_labels.long(), test[:, None], test_labels.long(), name), notes

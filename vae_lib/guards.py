@@ -165,12 +165,23 @@ def finite_or_stop(tensors, reason):
 
 
 def trainable(name, value):
-    """The model; TypeError if it is no module, ValueError if none of its weights requires a gradient."""
+    """The model; TypeError if it is no module, or wraps one; ValueError if none of its weights requires a gradient."""
     if not isinstance(value, nn.Module):
         raise TypeError(f"{name}: wanted a VAE, or a torch.nn.Module that the objective takes, "
                         f"got {type(value).__name__}")
+    if isinstance(getattr(value, "module", None), nn.Module) and not hasattr(value, "encoder"):
+        raise TypeError(f"{name}: wanted the model itself, got {type(value).__name__} around it: give its `module`")
     if not any(weights.requires_grad for weights in value.parameters()):
         raise ValueError(f"{name}: wanted weights that require gradients, got none")
+    return value
+
+
+def bound_of(batch_size, value):
+    """The bound; TypeError or ValueError unless its three parts have shape (batch_size,): nothing was broadcast."""
+    shapes = [tuple(getattr(part, "shape", ())) for part in value] if isinstance(value, tuple) else type(value).__name__
+    if shapes != [(batch_size,)] * 3:
+        error = ValueError if isinstance(value, tuple) else TypeError
+        raise error(f"objective: wanted a Bound of three tensors of shape ({batch_size},), got {shapes}")
     return value
 
 

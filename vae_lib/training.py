@@ -73,6 +73,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
         "ema": ema, "autocast": autocast, "device": device.type}
     with ExitStack() as stack:
         generator = stack.enter_context(_borrowed(model, device, autocast))
+        stack.enter_context(_batch_norm_explained(batch_size))
         trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
         optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
         average = {} if ema is None else {name: value.clone() for name, value in model.state_dict().items()
@@ -89,7 +90,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
 
         for step, x in zip(range(start, steps), batches):
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                bound = objective(model, x)
+                bound = guards.bound_of(len(x), objective(model, x))
             record.add(bound)
             optimizer.zero_grad()
             loss_of(bound, kl_weight_at(step, warm_up)).backward()
@@ -211,6 +212,18 @@ def _borrowed(model, device, autocast):
             hook.remove()
         generator.set_state(random_state)
         model.to(home, memory_format=torch.contiguous_format).eval()
+
+
+@contextmanager
+def _batch_norm_explained(batch_size):
+    """Say of which argument torch complains when batch norm gets one number a channel: batch_size."""
+    try:
+        yield
+    except ValueError as error:
+        if batch_size == 1 and "more than 1 value per channel" in str(error):
+            raise ValueError("batch_size: wanted 2 or more, as this model's batch norm averages over the batch alone, "
+                             "got 1") from error
+        raise
 
 
 def _to_float32(network, inputs, output):
