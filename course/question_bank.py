@@ -75,10 +75,11 @@ def pixels_from_logits(rng):
 @asks("01_latent_variables", "Exponential growth", points=4, unit="draws")
 def draws_from_the_prior(rng):
     r"""Each of $J=<latents>$ latents moves a pixel of its own, $x_j=<slope>\,z_j+\varepsilon_j$, with
-    $z_j,\varepsilon_j\sim\mathcal{N}(0,1)$. Take an $x$ in which each pixel lies $u=<u>$ standard deviations of
-    $p(x)$ above its mean. With $\rho$ the ratio of signal to noise, each latent adds
-    $\log(1+\rho)-\frac{1}{2}\log(1+2\rho)+\frac{\rho}{1+2\rho}u^2$ to $\log R(x)$. How many draws from the prior does
-    the average of $p(x|z)$ need for a relative error of <error> %?
+    $z_j,\varepsilon_j\sim\mathcal{N}(0,1)$. Take an $x$ in which each pixel lies $u=<u>$ standard deviations of $p(x)$
+    above its mean. Let $R(x)=\mathbb{E}[p(x|z)^2]/p(x)^2$, over draws from the prior. With $\rho$ the variance of the
+    signal over that of the noise, each latent adds $\log(1+\rho)-\frac{1}{2}\log(1+2\rho)+\frac{\rho}{1+2\rho}u^2$ to
+    $\log R(x)$. How many draws from the prior does the average of $p(x|z)$ need, so that its standard error is <error> %
+    of $p(x)$?
     ---
     - By (1.8), with $\rho=<slope>^2=<rho>$, a latent adds $<each>$. So $\log R=<latents>\cdot <each>$ and
       $R=<moment>$.
@@ -145,7 +146,7 @@ def elbo_of_a_line(rng):
         dict(error=(x - slope * mu) ** 2 + spread, reconstruction=right + kl, kl=kl))
 
 
-@asks("02_elbo", "The gap that a diagonal leaves", points=3, unit="nats", within=0.004)
+@asks("02_elbo", "The gap that a diagonal leaves", points=3, unit="nats", within=0.001)
 def gap_of_a_diagonal(rng):
     r"""The posterior of two latents is a Gaussian whose inverse covariance $\Lambda$ has $\Lambda_{11}=<first>$,
     $\Lambda_{22}=<second>$ and $\Lambda_{12}=\Lambda_{21}=<off>$. How far below $\log p(x)$ is the ELBO of the best
@@ -204,7 +205,7 @@ def entropy_that_is_dropped(rng):
 
 # Page 03
 
-@asks("03_em_to_vae", "The E step: move q", points=3, within=0.004)
+@asks("03_em_to_vae", "The E step: move q", points=3, within=0.001)
 def responsibility_of_the_first(rng):
     r"""A mixture has two components with the weights $<weights>$, the means $<means>$ and the variances
     $<variances>$. How responsible is the first component for the point $x=<x>$?
@@ -247,8 +248,8 @@ def variance_of_an_m_step(rng):
 
 @asks("03_em_to_vae", "Only the encoder", points=2)
 def encoder_alone(rng):
-    r"""The encoder of a VAE is trained on, while the decoder is frozen. The ELBO of an image rises from $<before>$ to
-    $<after>$ nats. Before, its $\log p(x)$ was $<log_px>$. What holds after?
+    r"""Training goes on for the encoder of a VAE, while its decoder is frozen. The ELBO of an image rises from
+    $<before>$ to $<after>$ nats. Before that, its $\log p(x)$ was $<log_px>$. What holds afterwards?
     ---
     - $p(x)$ contains decoder and prior only, so $\log p(x)$ stays. By (3.6) the gap loses what the ELBO gains.
     - Before: $<log_px>-<before>=<gap>$. After: $<log_px>-<after>=<left>$.
@@ -256,8 +257,8 @@ def encoder_alone(rng):
     log_px, gain, left = pick(rng, grid(-100, -80)), pick(rng, grid(1, 4)), pick(rng, grid(0.5, 3))
     return Draw(dict(log_px=log_px, before=log_px - left - gain, after=log_px - left),
                 r"$\log p(x)$ is $<log_px>$, and the gap has fallen from $<gap>$ to $<left>$.", {
-        "lifted the likelihood by what the bound gained": r"$\log p(x)$ is $<lifted>$, and the gap still $<gap>$.",
-        "taken the gap for a property of the decoder": r"$\log p(x)$ is $<log_px>$, and the gap still $<gap>$.",
+        "lifted the likelihood by what the bound gained": r"$\log p(x)$ is $<lifted>$, and the gap is still $<gap>$.",
+        "taken the gap for a property of the decoder": r"$\log p(x)$ is $<log_px>$, and the gap is still $<gap>$.",
         "taken the bound for the likelihood": r"$\log p(x)$ is $<after>$, and the gap is closed."},
         dict(gap=gain + left, left=left, lifted=log_px + gain))
 
@@ -295,7 +296,7 @@ KL_BUGS = [(0, "variance = (0.5 * log_var).exp()", "that is the standard deviati
 
 @asks("04_gaussian_kl", "Pitfall: a standard deviation where the variance belongs", points=2)
 def line_of_a_kl(rng):
-    r"""The function shall return the KL divergence of each image's $q(z|x)$ from the prior $\mathcal{N}(0,I)$. Its
+    r"""The function should return the KL divergence of each image's $q(z|x)$ from the prior $\mathcal{N}(0,I)$. Its
     arguments have the shape `(batch, latent_dim)`. Which line is wrong?
 
     ```python
@@ -338,7 +339,7 @@ def kl_between_two(rng):
 
 @asks("04_gaussian_kl", "What does the money buy?", points=3, unit="nats", within=0.01)
 def price_of_a_narrower_posterior(rng):
-    r"""The posterior of a latent has the standard deviation $\sigma=<std>$. It becomes <factor> times narrower, and its
+    r"""The posterior of a latent has the standard deviation $\sigma=<std>$. It shrinks by a factor of <factor>, and the
     mean stays. By how much does $\mathrm{KL}(q\,\|\,p)$ to the prior $\mathcal{N}(0,1)$ rise?
     ---
     - In (4.5) $-\frac{1}{2}\log\sigma^2$ rises by $\log <factor>=<log_factor>$.
@@ -360,8 +361,8 @@ def price_of_a_narrower_posterior(rng):
 @asks("05_reparameterization", "Second way: the noise stays, the draws move", points=3, within=0.01)
 def pathwise_guess(rng):
     r"""Let $f(z)=<square>\,z^2+<slope>\,z$ and $z=\mu+\sigma\varepsilon$. For $\mu=<mu>$, $\sigma=<std>$ and the draw
-    $\varepsilon=<eps>$, which number does the pathwise gradient give for the derivative of $\mathbb{E}[f(z)]$ by
-    $\log\sigma^2$?
+    $\varepsilon=<eps>$, which number does the pathwise gradient give for the derivative of $\mathbb{E}[f(z)]$ with
+    respect to $\log\sigma^2$?
     ---
     - $z=<mu>+<std>\cdot <eps>=<z>$, and $f'(z)=2\cdot <square>\cdot <z>+<slope>=<steep>$.
     - By (5.4) $\partial z/\partial\log\sigma^2=\frac{1}{2}\sigma\varepsilon=<path>$. By (5.3) the guess is the
@@ -376,15 +377,16 @@ def pathwise_guess(rng):
     z, f = z.item(), f.item()
     steep = 2 * square * z + slope
     return Draw(dict(square=square, slope=slope, mu=mu, std=std, eps=eps), right, {
-        r"differentiated by $\log\sigma$, without the factor $\frac{1}{2}$": 2 * right,
-        r"differentiated by $\sigma$": steep * eps,
+        r"differentiated with respect to $\log\sigma$, without the factor $\frac{1}{2}$": 2 * right,
+        r"differentiated with respect to $\sigma$": steep * eps,
         "given the guess of the score function": f * 0.5 * (eps**2 - 1)}, dict(z=z, steep=steep, path=std * eps / 2))
 
 
 @asks("05_reparameterization", "Where the path breaks", points=3, within=0.005)
 def gradient_of_a_coin(rng):
     r"""A latent is a coin: $z=1$ with the probability $\pi=1/(1+e^{-a})$, else $z=0$. The decoder gives $f(1)=<high>$
-    and $f(0)=<low>$. What is the derivative of $\mathbb{E}[f(z)]$ by the logit $a$, at $a=<logit>$?
+    and $f(0)=<low>$. What is the derivative of $\mathbb{E}[f(z)]$ with respect to the logit $a$, at
+    $a=<logit>$?
     ---
     - By (5.12) it is $\mathbb{E}[f(z)(z-\pi)]=\pi f(1)(1-\pi)-(1-\pi)f(0)\pi=\pi(1-\pi)(f(1)-f(0))$.
     - With $\pi=<chance>$ that is $<chance>\cdot <rest>\cdot(<high>-<low>)=<right>$.
@@ -394,7 +396,7 @@ def gradient_of_a_coin(rng):
     right, = torch.autograd.grad(a.sigmoid() * high + (1 - a.sigmoid()) * low, a)
     chance = a.sigmoid().item()
     return Draw(dict(logit=logit, high=high, low=low), right, {
-        r"differentiated by $\pi$": high - low,
+        r"differentiated with respect to $\pi$": high - low,
         "followed the path, which jumps and has no slope elsewhere": 0,
         "weighed one side of the coin only": high * chance * (1 - chance)}, dict(chance=chance, rest=1 - chance))
 
@@ -402,8 +404,8 @@ def gradient_of_a_coin(rng):
 @asks("05_reparameterization", "Where the path breaks", points=2)
 def gradient_of_a_step(rng):
     r"""Let $f(z)$ be 1 for $z$ above $<edge>$ and 0 elsewhere, and $z=\mu+\sigma\varepsilon$ with $\mu=<mu>$ and
-    $\sigma=<std>$. Autograd differentiates $f(z)$ by $\mu$, draw by draw. What comes out, and what is the derivative
-    of $\mathbb{E}[f(z)]$ by $\mu$?
+    $\sigma=<std>$. Autograd differentiates $f(z)$ with respect to $\mu$, draw by draw. What comes out, and what
+    is the derivative of $\mathbb{E}[f(z)]$ with respect to $\mu$?
     ---
     - No draw sees the edge: $f'(z)=0$ wherever it exists.
     - The average is the probability of $z$ above $<edge>$. When the bell moves, it changes by the density at the
@@ -449,7 +451,7 @@ def variance_of_a_loss(rng):
 def beta_of_a_cross_entropy(rng):
     r"""A program minimises `<weight> * bce + <kl_weight> * kl` for binary images of $<size>\times <size>$ pixels and
     $<latents>$ latents. `bce` is averaged over the pixels, `kl` is <reduced> over the latents. Which weight $\beta$
-    of the KL does that mean, in $\log p(x|z)-\beta\,\mathrm{KL}$?
+    of the KL does that amount to, in $\log p(x|z)-\beta\,\mathrm{KL}$?
     ---
     - The summed cross entropy has the weight $w=<weight>/<pixels>$, the summed KL the weight $c=<c>$.
     - By (6.6) $\beta=c/w=<right>$.
@@ -469,8 +471,8 @@ def beta_of_a_cross_entropy(rng):
 
 @asks("06_reconstruction_term", "Which variance is best?", points=3, unit="nats")
 def price_of_a_variance(rng):
-    r"""A Gaussian decoder for $28\times 28$ pixels has the mean squared error $<error>$ for each pixel, and its loss
-    claims the variance $s^2=<claimed>$. By how many nats for each image does $\log p(x|z)$ rise when the best
+    r"""A Gaussian decoder for $28\times 28$ pixels has the mean squared error $<error>$, averaged over the pixels, and
+    its loss claims the variance $s^2=<claimed>$. By how many nats for each image does $\log p(x|z)$ rise when the best
     variance takes its place, with the means as they are?
     ---
     - By (6.8) the best variance is the MSE. With $r=\mathrm{MSE}/s^2=<error>/<claimed>=<ratio>$ the price (6.9) is
@@ -499,10 +501,12 @@ MISFITS = {("[-1, 1]", "sigmoid", "squared error"): "a sigmoid cannot reach the 
 
 @asks("06_reconstruction_term", "Range, last activation and loss are one choice", points=2)
 def range_activation_loss(rng):
-    r"""Four programs are for images of grey or of black and white pixels. In three of them the range of the pixels,
-    the last layer of the decoder and the loss do not belong together. Which one fits?
+    r"""Four programs are for images of grey or of black and white pixels. The last layer is the decoder's last
+    activation, if any. In three of the programs, range of the pixels, last layer and loss do not belong together.
+    Which one fits?
     ---
-    - With this range and this last layer, some output gives each pixel the least value that the loss can have.
+    - With this range and this last layer, some output brings the loss of each pixel as near as one likes to the least
+      value that the loss can have.
     """
     option = "Pixels {}, last layer {}, {}.".format
     right, wrong = pick(rng, FITTING), shuffled(rng, MISFITS)[:3]
@@ -513,9 +517,9 @@ def range_activation_loss(rng):
 
 @asks("07_linear_vae", "Which directions collapse", points=2)
 def active_latents(rng):
-    r"""A linear VAE with 7 latents is trained to its maximum, with the decoder variance $s^2=<variance>$ and the
-    weight $\beta=<beta>$ on the KL. The covariance of the data has the eigenvalues $<eigenvalues>$. How many latents
-    stay active?
+    r"""A linear VAE with 7 latents is trained to its maximum, with the decoder variance fixed at $s^2=<variance>$ and
+    the weight $\beta=<beta>$ on the KL. The covariance of the data has the eigenvalues $<eigenvalues>$. How many
+    latents stay active?
     ---
     - By (7.14) the threshold is $\beta s^2=<beta>\cdot <variance>=<threshold>$, and by (7.4) directions with a
       smaller eigenvalue collapse. Of the first 7 eigenvalues, <count> exceed it.
@@ -536,8 +540,9 @@ def active_latents(rng):
 
 @asks("07_linear_vae", "The bound can be tight", points=3, unit="nats", within=0.01)
 def price_of_a_latent(rng):
-    r"""At the maximum of a linear VAE with $s^2=<variance>$, a latent has the direction with the eigenvalue
-    $\lambda=<eigenvalue>$ of the data's covariance. How many nats of KL does it pay, on average over the images?
+    r"""At the maximum of a linear VAE with $s^2=<variance>$, a latent serves a direction in which the data have the
+    variance $\lambda=<eigenvalue>$, an eigenvalue of their covariance. How many nats of KL does it pay, on average over
+    the images?
     ---
     - By (7.7) $\mu^2$ and $\sigma^2$ together average to one, so of the KL only the logarithm is left, (7.9):
       $\frac{1}{2}\log(\lambda/s^2)$.
@@ -554,8 +559,8 @@ def price_of_a_latent(rng):
 
 @asks("07_linear_vae", "The solution: an eigendecomposition", points=2)
 def leftover_variance(rng):
-    r"""The covariance of six pixels has the eigenvalues $<eigenvalues>$. A linear VAE has $J=<latents>$. Which
-    decoder variance makes the data most probable?
+    r"""The covariance of six pixels has the eigenvalues $<eigenvalues>$. The number of latents of a linear
+    VAE is $J=<latents>$. Which decoder variance makes the data most probable?
     ---
     - By (7.6) it is the average eigenvalue that is left over: $(<rest>)/<number>=<right>$.
     """
@@ -573,8 +578,9 @@ def leftover_variance(rng):
 
 @asks("08_fully_connected_vae", "Algorithm 1", points=3, within=0.01)
 def second_step_of_adam(rng):
-    r"""Adam starts with $m=v=0$ and is to maximise. The first two gradients of a weight are $<first>$ and $<second>$.
-    How far does the weight move in the second step, in units of the learning rate?
+    r"""Adam, with $\beta_1=0.9$ and $\beta_2=0.999$, starts with $m=v=0$ and is to maximise. The first two gradients of
+    a weight are $<first>$ and $<second>$. By how much does the second step change the weight, in units of the learning
+    rate?
     ---
     - By (8.3) $m=0.9\cdot 0.1\cdot <first>+0.1\cdot <second>=<m>$ and
       $v=0.999\cdot 0.001\cdot <first>^2+0.001\cdot <second>^2=<v>$.
@@ -630,9 +636,9 @@ def validate_at_one(rng):
 
 @asks("08_fully_connected_vae", "What the noise costs", points=3, unit="nats", within=0.01)
 def cost_of_the_noise(rng):
-    r"""For an image, the best $q(z|x)$ of a VAE has the standard deviations $\sigma=<std>$, and $\log p(x|z)$ is a
-    quadratic function of $z$ over its width. How many nats of reconstruction does the noise cost, against decoding
-    the mean?
+    r"""A VAE has the prior $\mathcal{N}(0,I)$. For an image, its best $q(z|x)$ with independent latents has the
+    standard deviations $\sigma=<std>$, and over its width $\log p(x|z)$ is a quadratic function of $z$. How many nats
+    of reconstruction does the noise cost, against decoding the mean?
     ---
     - By (8.5) the cost is $\frac{1}{2}\sum_j(1-\sigma_j^2)$.
     - $\frac{1}{2}(<terms>)=<right>$.
@@ -778,8 +784,8 @@ def least_divergence(rng):
 
 @asks("10_reconstruct_and_generate", "A mean or a draw?", points=3)
 def error_of_a_draw(rng):
-    r"""A Bernoulli decoder gives three pixels the probabilities $p=<probs>$ of white. A picture $X$ is drawn from it.
-    What is the expected squared error $\mathbb{E}\|X-c\|^2$ to the picture $c=<target>$?
+    r"""A Bernoulli decoder gives three pixels the probabilities $p=<probs>$ of white. A picture $X$, whose pixels are 0
+    or 1, is drawn from it. What is the expected squared error $\mathbb{E}\|X-c\|^2$ to the picture $c=<target>$?
     ---
     - By (10.9) it is $\|p-c\|^2+\sum_i p_i(1-p_i)$.
     - $<error>+<speckle>=<right>$.
@@ -872,8 +878,8 @@ def order_of_the_sums(rng):
 
 @asks("12_training_on_the_bound", "The gradient of the bound", points=3, within=0.01)
 def weighted_gradient(rng):
-    r"""Three draws have $\log w=<log_w>$, and the derivatives of these by a weight of the decoder are $<slopes>$.
-    What is the derivative of the importance-weighted estimate $\log\frac{1}{3}\sum_j w_j$?
+    r"""Three draws have $\log w=<log_w>$, and their derivatives with respect to a weight of the decoder are
+    $<slopes>$. What is the derivative of the importance-weighted estimate $\log\frac{1}{3}\sum_j w_j$?
     ---
     - The normalised weights are the softmax of $\log w$, $<shares>$.
     - By (12.1) the derivative is $<terms>=<right>$.

@@ -158,9 +158,11 @@ def second_step_of_adam(first, second):
 
 
 def cost_of_the_noise(std):
-    """A quadratic with the curvature at which these widths are the best, averaged over the noise."""
-    curvatures = [1 - 1 / s**2 for s in std]
-    return -sum(average(lambda z, h=h: h * z**2 / 2, 0, s) for h, s in zip(curvatures, std))
+    """A quadratic, averaged over the noise, with the curvature at which the ELBO has no slope along the width."""
+    def lost(width):
+        return average(lambda z: z**2 / 2, 0, width)
+    curvatures = [-slope(lambda width: kl_integral(0, width, 0, 1), s) / slope(lost, s) for s in std]
+    return sum(h * lost(s) for h, s in zip(curvatures, std))
 
 
 def receptive_field(kernels, strides):
@@ -290,10 +292,15 @@ def fits(option):
 
 
 def active(option, eigenvalues, variance, beta):
-    """Count the directions in which a column of some length is better than none."""
-    length = np.arange(0, 4, 0.01)[:, None] ** 2 + beta * variance
-    best = np.argmin(np.log(length) + np.array(eigenvalues[:7]) / length, axis=0)
-    return int(option) == np.sum(best > 0)
+    """Count the directions in which the objective asks for a decoder that uses its latent, z = ux + noise to x = wz."""
+    w, u = np.meshgrid(np.arange(0, 2.5, 0.025), np.arange(0, 1.5, 0.025), indexing="ij")
+    width = beta / (beta + w**2 / variance)  # where -w^2 width / (2 s^2) + beta (log width - width) / 2 is highest
+    used = 0
+    for eigenvalue in eigenvalues[:7]:
+        error = eigenvalue * (1 - w * u) ** 2 + w**2 * width
+        kl = (eigenvalue * u**2 + width - np.log(width) - 1) / 2
+        used += np.unravel_index(np.argmin(error / (2 * variance) + beta * kl), w.shape)[0] > 0
+    return int(option) == used
 
 
 def best_bound(option, betas, distortions, rates):
