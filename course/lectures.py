@@ -63,25 +63,25 @@ def entries(number):
     return path.name, {entry.number: entry for entry in exercises.entries(solutions)}
 
 
-def exercise(number, text="{0.number} {0.title}"):
-    """A link to an exercise."""
+def exercise(number, text="[{0.number} {0.title}]({link})"):
+    """A link to an exercise, or another text about it."""
     name, found = entries(number.partition(".")[0].zfill(2))
     if number not in found:
         raise ValueError(f"exercise: wanted one of {', '.join(found)}, got {number!r}")
     anchor = f"{number}-{found[number].title.replace(' ', '-')}"
-    return f"[{text.format(found[number])}](exercises/{name}#{anchor})"
+    return text.format(found[number], link=f"exercises/{name}#{anchor}")
 
 
 def homework(*numbers):
     """A list of exercises, with their kinds and minutes."""
-    found = {number: entries(number.partition(".")[0].zfill(2))[1].get(number) for number in numbers}
-    items = [f"- {exercise(number)}: {entry.kind}, {entry.minutes} minutes" for number, entry in found.items()]
-    return "\n".join([f"At home, {sum(entry.minutes for entry in found.values())} minutes:", "", *items])
+    lines = [f"- {exercise(number)}: {exercise(number, '{0.kind}, {0.minutes} minutes')}" for number in numbers]
+    minutes = sum(int(exercise(number, "{0.minutes}")) for number in numbers)
+    return "\n".join([f"At home, {minutes} minutes:", "", *lines])
 
 
 def mistake(number, words):
     """What `answer` says of a known mistake, found by some of its words."""
-    link = exercise(number, "{0.number}")
+    link = exercise(number, "[{0.number}]({link})")
     messages = [message for message, _ in answers.exercises(number.partition(".")[0])[number].mistakes]
     return f"“{the_one(f'mistake of {number}', messages, words)}” ({link})"
 
@@ -96,7 +96,7 @@ def vote(number, words):
     """A question to predict, found by some of its words, with the right letter."""
     letters = {question: letter for question, letter, _ in votes(number)}
     question = the_one(f"vote of page {number}", letters, words)
-    return f"Vote: {question} ({letters[question]})"
+    return f"**Vote:** {question} ({letters[question]})"
 
 
 def reason(number, words):
@@ -117,7 +117,8 @@ def sliders(number, **values):
     """Where to put sliders of a page's explorer."""
     calls = (node for source in sources(number, "code") if "Explorer(" in source for node in ast.walk(ast.parse(source))
              if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Explorer")
-    controls = {option.arg: option.value for call in calls for option in call.keywords if option.arg != "stills"}
+    controls = {option.arg: option.value for call in calls for option in call.keywords
+                if isinstance(option.value, ast.Tuple) and option.arg != "stills"}
     if not controls:
         raise ValueError(f"sliders: page {number} has no explorer")
     for name, value in values.items():

@@ -55,7 +55,7 @@ def test_each_page_of_a_lecture_is_taught_and_set_and_examined(parts, lecture, t
     part, wanted = parts[lecture], PLAN[lecture]
     taught = "\n".join(row[1] for row in rows(part))
     assert sorted(set(re.findall(r"\]\((\d\d)_", taught))) == wanted
-    assert part.count("Vote: ") >= 2 and "Explorer" in part
+    assert part.count("**Vote:** ") >= 2 and "Explorer" in part
     command, = re.findall(r"`python3 run.py exam (.+)`", part)
     exam.main(command.split(), tmp_path)
     asked = {name for name in exam.PAGES if f"Page {name}, " in (tmp_path / "key.md").read_text(encoding="utf-8")}
@@ -100,7 +100,7 @@ def test_what_is_pulled_is_what_stands_there():
         "[Two ways to raise it](02_elbo.ipynb#Two-ways-to-raise-it)")
     assert lectures.exercise("2.1") == "[2.1 A better family](exercises/02_elbo.ipynb#2.1-A-better-family)"
     assert lectures.homework("4.1", "4.2").startswith("At home, 23 minutes:")
-    assert lectures.vote("08", "which part of the gap") == "Vote: which part of the gap is the larger one? (b)"
+    assert lectures.vote("08", "which part of the gap") == "**Vote:** which part of the gap is the larger one? (b)"
     assert lectures.sliders("02", mu=-2.1, log_var=-2) == "`mu` -2.1, `log_var` -2"
     assert lectures.time("04", "run") == "15 seconds" and lectures.time("04", "read") == "52 minutes"
 
