@@ -78,8 +78,7 @@ def draws_from_the_prior(rng):
     $z_j,\varepsilon_j\sim\mathcal{N}(0,1)$. Take an $x$ in which each pixel lies $u=<u>$ standard deviations of $p(x)$
     above its mean. Let $R(x)=\mathbb{E}[p(x|z)^2]/p(x)^2$, over draws from the prior. With $\rho$ the variance of the
     signal over that of the noise, each latent adds $\log(1+\rho)-\frac{1}{2}\log(1+2\rho)+\frac{\rho}{1+2\rho}u^2$ to
-    $\log R(x)$. How many draws from the prior does the average of $p(x|z)$ need, so that its standard error is <error> %
-    of $p(x)$?
+    $\log R(x)$. How many draws does the average of $p(x|z)$ need for a standard error of <error> % of $p(x)$?
     ---
     - By (1.8), with $\rho=<slope>^2=<rho>$, a latent adds $<each>$. So $\log R=<latents>\cdot <each>$ and
       $R=<moment>$.
