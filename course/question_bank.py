@@ -149,7 +149,7 @@ def elbo_of_a_line(rng):
 def gap_of_a_diagonal(rng):
     r"""The posterior of two latents is a Gaussian whose inverse covariance $\Lambda$ has $\Lambda_{11}=<first>$,
     $\Lambda_{22}=<second>$ and $\Lambda_{12}=\Lambda_{21}=<off>$. How far below $\log p(x)$ is the ELBO of the best
-    diagonal Gaussian?
+    Gaussian $q$ with a diagonal covariance?
     ---
     - By (2.10) its variances are $1/\Lambda_{jj}$, and the gap is
       $\frac{1}{2}[\log\Lambda_{11}+\log\Lambda_{22}-\log\det\Lambda]$.
@@ -338,8 +338,8 @@ def kl_between_two(rng):
 
 @asks("04_gaussian_kl", "What does the money buy?", points=3, unit="nats", within=0.01)
 def price_of_a_narrower_posterior(rng):
-    r"""The posterior of a latent has the standard deviation $\sigma=<std>$. It shrinks by a factor of <factor>, and the
-    mean stays. By how much does $\mathrm{KL}(q\,\|\,p)$ to the prior $\mathcal{N}(0,1)$ rise?
+    r"""The posterior $q$ of a latent has the standard deviation $\sigma=<std>$. It shrinks by a factor of <factor>, and
+    the mean stays. By how much does $\mathrm{KL}(q\,\|\,p)$ to the prior $\mathcal{N}(0,1)$ rise?
     ---
     - In (4.5) $-\frac{1}{2}\log\sigma^2$ rises by $\log <factor>=<log_factor>$.
     - $\frac{1}{2}\sigma^2$ falls by $\frac{1}{2}(<std>^2-<left>^2)=<fall>$. The difference is $<right>$. For a factor
@@ -539,9 +539,9 @@ def active_latents(rng):
 
 @asks("07_linear_vae", "The bound can be tight", points=3, unit="nats", within=0.01)
 def price_of_a_latent(rng):
-    r"""At the maximum of a linear VAE with $s^2=<variance>$, a latent serves a direction in which the data have the
-    variance $\lambda=<eigenvalue>$, an eigenvalue of their covariance. How many nats of KL does it pay, on average over
-    the images?
+    r"""At the maximum of a linear VAE with the decoder variance $s^2=<variance>$, a latent serves a direction in which
+    the data have the variance $\lambda=<eigenvalue>$, an eigenvalue of their covariance. How many nats of KL does it
+    pay, on average over the images?
     ---
     - By (7.7) $\mu^2$ and $\sigma^2$ together average to one, so of the KL only the logarithm is left, (7.9):
       $\frac{1}{2}\log(\lambda/s^2)$.
@@ -858,7 +858,7 @@ def bits_of_a_pixel(rng):
 @asks("11_measuring_likelihood", "Pitfall: summed over the images inside the logarithm", points=2)
 def order_of_the_sums(rng):
     r"""The tensor `log_w`, of the shape `(<samples>, <images>)`, holds $\log w$ of $<samples>$ draws for each of
-    $<images>$ images. Which line computes the NLL, averaged over the images?
+    $<images>$ images. Which line computes the negative log-likelihood, averaged over them?
     ---
     - By (11.3): log-mean-exp over the draws, which are dimension 0, then the mean over the images, and the sign in
       front.
@@ -899,7 +899,7 @@ def weighted_gradient(rng):
 @asks("12_training_on_the_bound", "A flow as prior", points=4, unit="nats", within=0.01)
 def density_of_a_coupling(rng):
     r"""A flow with one coupling keeps $z_A$ and maps $z_B$ to $u_B=z_B\,e^s+t$. At $z_A=<kept>$ and $z_B=<moved>$ its
-    network returns $s=<scale>$ and $t=<shift>$, and $u$ is standard normal. What is $\log r(z)$?
+    network returns $s=<scale>$ and $t=<shift>$, and $u$ is standard normal. What is the log density $\log r(z)$ of $z$?
     ---
     - By (12.6) $u_A=<kept>$ and $u_B=<moved>\cdot e^{<scale>}+<shift>=<image>$, and the log determinant is
       $s=<scale>$.
@@ -919,9 +919,9 @@ def density_of_a_coupling(rng):
 
 @asks("12_training_on_the_bound", "The sleep phase: the encoder alone", points=3)
 def bounds_of_two_encoders(rng):
-    r"""Over the test digits a VAE has the ELBO $<elbo>$ and the bound $L_{256}=<bound>$ nats, both free of noise. Its
-    encoder alone is then trained by the sleep phase. Now the ELBO is $<lower>$ and $L_{256}$ is $<higher>$. What do
-    the four numbers say of the average $\log p(x)$?
+    r"""Over the test digits a VAE has the ELBO $<elbo>$ and $L_{256}=<bound>$ nats, the importance-weighted bound with
+    256 draws, both free of noise. Its encoder alone is then trained by the sleep phase. Now the ELBO is $<lower>$ and
+    $L_{256}$ is $<higher>$. What do the four numbers say of the average $\log p(x)$?
     ---
     - The decoder stays as it is, and with it $p(x)$. Only the estimates change.
     - By (11.3) each of the four is a lower bound on the same number. The highest, $<higher>$, says most.
