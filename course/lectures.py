@@ -119,8 +119,6 @@ def sliders(number, **values):
              if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Explorer")
     controls = {option.arg: option.value for call in calls for option in call.keywords
                 if isinstance(option.value, ast.Tuple) and option.arg != "stills"}
-    if not controls:
-        raise ValueError(f"sliders: page {number} has no explorer")
     for name, value in values.items():
         if name not in controls:
             raise ValueError(f"slider of page {number}: wanted one of {', '.join(controls)}, got {name!r}")
