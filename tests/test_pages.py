@@ -58,6 +58,8 @@ def test_every_equation_has_a_check_below_it_and_every_check_an_equation(path):
     assert list(equations) == [f"{int(path.name[:2])}.{i + 1}" for i in range(len(equations))]
     for check in checks:
         assert check.cell > equations[check.number], f"({check.number}) is checked above its equation"
+    independent = {check.number for check in checks if check.shares == "nothing"}
+    assert set(equations) == independent, "each equation has a witness that shares nothing with what it checks"
 
 
 @each_page
@@ -138,9 +140,13 @@ def test_the_readme_names_the_page_and_the_minutes_that_it_states(path):
     assert row.rstrip().endswith(f"| {minutes} |")
 
 
-@each_chapter
-def test_the_chapter_has_an_explorer_and_two_predictions(path):
+@each_page
+def test_the_page_has_an_explorer(path):
     assert any("Explorer(" in text for _, text in pages.cells(path, "code"))
+
+
+@each_chapter
+def test_the_chapter_has_two_predictions(path):
     predictions = [text for _, text in pages.cells(path, "markdown") if "<b>Predict, then run:</b>" in text]
     assert sum(text.count("<b>Predict, then run:</b>") for text in predictions) == 2
     for text in predictions:
