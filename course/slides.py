@@ -1,0 +1,358 @@
+"""Slides: a reveal.js deck of each page, from the page's own cells and their stored outputs.
+
+`python -m course.slides [04 ...]` writes build/slides/NN_name.html and an index. Nothing is executed. Here each cell
+becomes blocks; course/web/slides.js divides them among slides in the browser that shows them.
+
+A cell's `slide_type` in its metadata says where it stands: `slide` opens a section, `subslide` a slide of it, `-` or
+`fragment` continue one, `skip` leaves it out, `notes` puts it into the speaker's notes. Where it is missing,
+`default_types` decides.
+"""
+
+import base64
+import io
+import re
+import shutil
+import struct
+import sys
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import mistune
+import nbformat
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+from course import pages
+from course.assets import asset
+from vae_lib.files import write_whole
+from vae_lib.widgets import HEADING
+
+FOLDER, WEB = Path("build/slides"), Path("course/web")
+BORROWED = {"reveal.js": ("sphinx-revealjs", "dist/reveal.js"), "reveal.css": ("sphinx-revealjs", "dist/reveal.css"),
+            "notes.js": ("sphinx-revealjs", "notes/notes.js"), "mathjax.js": ("sphinx-mathjax-offline", "tex-svg-full.js")}
+BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps; most paragraphs are longer
+FULL = 13  # lines after which a slide takes no further step, of about 16 that it holds
+PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
+                     r"</details>\s*</details>\s*", re.DOTALL)
+OPENERS = ("slide", "subslide")
+
+
+class Block(NamedTuple):
+    """A piece that is not divided while a slide has room for it. kind: text, equation, list, table, code, ..."""
+
+    kind: str
+    html: str
+    note: str = ""  # the full text, for the speaker
+    lines: float = 0.0  # its height, roughly
+
+
+# Markdown
+
+class Html(mistune.HTMLRenderer):
+    """HTML in which a link to a page leads to its deck, and one to an exercise is plain text."""
+
+    def link(self, text, url, title=None):
+        found = re.fullmatch(r"(\w*)(?:\.ipynb)?(?:#(.+))?", url)
+        if url.startswith("http"):
+            return super().link(text, url, title)
+        if not found or not (found[1] or found[2]):
+            return text
+        return f'<a href="{found[1] and found[1] + ".html"}{found[2] and "#/" + slug(found[2]) or ""}">{text}</a>'
+
+
+def markdown():
+    """A parser whose inline formulas may go over the end of a line."""
+    parser = mistune.create_markdown(renderer=None, plugins=["math", "table"])
+    parser.inline.register("inline_math", r"\$(?!\s)(?P<math_text>[^$]+?)(?<!\s)\$",
+                           lambda inline, match, state: state.append_token(
+                               {"type": "inline_math", "raw": match["math_text"]}) or match.end(), before="link")
+    return parser
+
+
+PARSE, RENDER = markdown(), mistune.create_markdown(renderer=Html(escape=False), plugins=["math", "table"]).renderer
+
+
+def render(tokens):
+    return RENDER(tokens, mistune.BlockState())
+
+
+def slug(heading):
+    """The name of a section in a deck's addresses, from its heading or from the anchor that Jupyter makes of it."""
+    return re.sub(r"\W+", "-", heading).strip("-").lower()
+
+
+def plain(tokens):
+    """The words of tokens, formulas and code as they are typed."""
+    return "".join(token.get("raw", " ") if "children" not in token else plain(token["children"]) for token in tokens)
+
+
+def sentences(tokens):
+    """The inline tokens of a paragraph, sentence by sentence. A full stop in code or in a formula ends none."""
+    found = [[]]
+    for token in tokens:
+        if found[-1] and re.search(r"[.?!][\")]?\s*$", plain(found[-1][-1:])) and (
+                token["type"] == "softbreak" or re.match(r"\s|\Z", token.get("raw", "x"))
+                or plain(found[-1][-1:])[-1].isspace()):
+            found.append([])
+        if token["type"] != "text":
+            found[-1].append(token)
+            continue
+        parts = re.split(r"(?<=[.?!])\s+(?=[^a-z\s])|(?<=[.?!][\")])\s+(?=[^a-z\s])", token["raw"])
+        found[-1].append({"type": "text", "raw": parts[0]})
+        found += [[{"type": "text", "raw": part}] for part in parts[1:]]
+    return [sentence for sentence in found if plain(sentence).strip()]
+
+
+def thin(tokens, leads=False, budget=BUDGET):
+    """The sentences of a paragraph that its slide keeps, as inline tokens.
+
+    A short paragraph stays. Of a longer one: the key sentences, which are bold; the last if it leads to a formula, to
+    a list or to code; the first; then those that define a term, and the others in order, while there is room."""
+    found = sentences(tokens)
+
+    def rank(i):
+        kinds = [token["type"] for token in found[i] if token["type"] in ("strong", "emphasis")]
+        return ("strong" not in kinds, not (leads and i == len(found) - 1), i > 0, not kinds, i)
+
+    kept, length = set(), 0
+    for i in sorted(range(len(found)), key=rank):
+        length += len(plain(found[i]))
+        if kept and length > budget and not (i == 0 and length < 2 * budget):
+            break
+        kept.add(i)
+    space = {"type": "text", "raw": " "}
+    return [token for i in sorted(kept) for token in (*found[i], space)]
+
+
+def height_of_text(tokens):
+    return 0.6 + -(-len(re.sub(r"\\[a-z]+|[{}$]", "", plain(tokens))) // 90)
+
+
+def text(tokens, leads=False, budget=BUDGET):
+    """A paragraph's block: what `thin` leaves, and all of it for the speaker."""
+    kept = thin(tokens, leads, budget)
+    return Block("text lead" if leads else "text", f"<p>{render(kept)}</p>", f"<p>{render(tokens)}</p>",
+                 height_of_text(kept))
+
+
+def blocks_of_text(source, leads=False, whole=False):
+    """The blocks of Markdown. leads: code follows; whole: lists are kept as they are."""
+    tokens, found = [token for token in PARSE(source) if token["type"] != "blank_line"], []
+    for i, token in enumerate(tokens):
+        kind, html = token["type"], render([token])
+        if kind == "heading":
+            found.append(Block("heading", render(token["children"]), lines=2))
+        elif kind == "paragraph":
+            follows = tokens[i + 1]["type"] != "paragraph" if i + 1 < len(tokens) else leads
+            found.append(text(token["children"], follows))
+        elif kind == "block_math":
+            found.append(Block("equation", html, lines=1.5 + 1.2 * token["raw"].count(r"\\")))
+        elif kind == "list":
+            items = [item["children"][0] for item in token["children"]]
+            if not whole:
+                items = [item | {"children": thin(item["children"], budget=BUDGET // 2)} for item in items]
+            kept = token | {"children": [item | {"children": [short]}
+                                         for item, short in zip(token["children"], items, strict=True)]}
+            found.append(Block("list", render([kept]), html, sum(height_of_text(item["children"]) for item in items)))
+        elif kind == "table":
+            found.append(Block("table", html, lines=1.2 * len(token["children"][1]["children"]) + 1))
+        else:
+            raise ValueError(f"slides: wanted text, a list, a table or a formula, got {kind}: {plain([token])[:80]!r}")
+    return found
+
+
+def prediction(source):
+    """The blocks of a folded "Predict, then run": the question with its options, and behind a break the answer."""
+    found = PREDICT.fullmatch(source)
+    if not found:
+        raise ValueError(f'details: wanted <b>Predict, then run:</b>, options and a folded Answer, got {source[:80]!r}')
+    title, question, options, answer, reply = (part.strip() for part in found.groups())
+    asked = [block._replace(kind="list options") for block in blocks_of_text(options, whole=True)]
+    said = blocks_of_text(reply)
+    return [Block("heading", title.rstrip(":"), lines=2),
+            *(block._replace(kind="text question") for block in blocks_of_text(question)), *asked,
+            Block("break", "", lines=FULL), Block("heading", answer), *said]
+
+
+# Code and its outputs
+
+def blocks_of_code(cell):
+    """A cell's code, unless it only draws, what it printed, and its pictures."""
+    draws, found = "figure" in cell.metadata.get("tags", ()), []
+    if not draws:
+        html = highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n")
+        found.append(lines_of("code", cell.source, html))
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            found.append(lines_of("output", output.text.rstrip("\n"), escape(output.text.rstrip("\n"))))
+        elif "image/png" in output.get("data", {}):
+            found += pictures(output)
+        else:
+            raise ValueError(f"output: wanted printed text or a picture, got {output.output_type}")
+    return found
+
+
+def lines_of(kind, words, html):
+    """A block of typed lines, which tells the style sheet how long the longest is."""
+    lines = words.splitlines()
+    return Block(kind, f'<pre style="--letters: {max(map(len, lines))}">{html}</pre>', lines=0.5 + 0.7 * len(lines))
+
+
+def pictures(output):
+    """A figure's picture, or those that an explorer's still puts under each other, each with its alternative text."""
+    png, alt = base64.b64decode(output.data["image/png"]), output.data["text/plain"]
+    if output.output_type != "execute_result":
+        return [picture(png, alt)]
+    still, found = Image.open(io.BytesIO(png)), []
+    for i, words in enumerate(alt.splitlines()):
+        height, tile = still.height // len(alt.splitlines()), io.BytesIO()
+        still.crop((0, i * height + HEADING, still.width, (i + 1) * height)).save(tile, format="png", optimize=True)
+        name, words = words.split(": ", 1)
+        found.append(picture(tile.getvalue(), words, caption=name))
+    return found
+
+
+def picture(png, alt, caption=""):
+    width, height = struct.unpack(">II", png[16:24])
+    data = base64.b64encode(png).decode()
+    html = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'
+    if caption:
+        html = f"<p><b>{escape(caption)}</b>: {escape(alt)}</p>{html}"
+    return Block("picture", html, f"<p><i>Picture:</i> {escape(alt)}</p>", 14)
+
+
+# A page
+
+def blocks(cell, follower=None):
+    """The blocks of a cell. follower: the cell behind it, to which its last sentence may lead."""
+    if cell.cell_type == "code":
+        return blocks_of_code(cell)
+    if "<details>" in cell.source:
+        return prediction(cell.source)
+    if cell.source.startswith("## Exercises"):
+        title, table, *rest = blocks_of_text(cell.source)
+        return [title, table._replace(note="".join(block.note for block in rest))]
+    leads = follower is not None and follower.cell_type == "code" and "figure" not in follower.metadata.get("tags", ())
+    return blocks_of_text(cell.source, leads, whole=cell.source.startswith("## Summary"))
+
+
+def default_types(cells):
+    """The slide_type of each cell of a page.
+
+    A heading opens a section. Text with the code behind it is a step; a step opens a slide, unless the one before has
+    room for it; text with nothing behind it is a remark on what stands before. Left out: the cell of imports that
+    opens a page, the text on it, and the references."""
+    types, lines = [], 0.0
+    first = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), None)
+    sections = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
+    for i, cell in enumerate(cells):
+        stops = (k for k in range(i + 1, len(cells)) if cells[k].cell_type == "markdown")
+        step = range(i, next(stops, len(cells)))
+        height = sum(block.lines for k in step for block in blocks(cells[k]) if i != first)
+        if i == first:
+            kind = "skip"
+        elif i == 0 or cell.source.startswith("## "):
+            kind = "skip" if cell.source.startswith("## References") else "slide"
+        elif first is not None and i < first and i < min(sections, default=0):
+            kind = "notes"
+        elif cell.cell_type == "code":
+            kind = "-"
+        elif "<details>" in cell.source or cell.source.startswith("### ") or i - 1 == first:
+            kind = "subslide"
+        else:
+            remark = len(step) == 1 and height < 4 and "$$" not in cell.source
+            kind = "-" if remark or lines + height < FULL else "subslide"
+        if cell.cell_type == "markdown" and kind != "notes":
+            lines = height if kind in OPENERS else lines + height
+        types.append(kind)
+    return types
+
+
+def slide_types(cells):
+    """The slide_type of each cell: as it is stored, else by default."""
+    return [cell.metadata.get("slideshow", {}).get("slide_type") or kind
+            for cell, kind in zip(cells, default_types(cells), strict=True)]
+
+
+def title_blocks(source):
+    """The blocks of a page's first cell: number, question, thinned introduction; where it stands is for the speaker."""
+    number, question = re.match(r"# (\w+) · (.+)", source).groups()
+    head, *rest = blocks_of_text(source)
+    body = [text(token["children"], budget=TITLE_BUDGET) for token in PARSE(source) if token["type"] == "paragraph"]
+    facts = "".join(block.note for block in rest if block.kind == "list")
+    return [Block("number", number), Block("headline", render(PARSE(question)[0]["children"])),
+            *(block._replace(note=block.note + facts * (block is body[-1])) for block in body)]
+
+
+def groups(cells):
+    """The slides that the slide types ask for: (slide or subslide, title, address, [(block, its step)])."""
+    found, title, step = [], "", 0
+    for i, (cell, kind) in enumerate(zip(cells, slide_types(cells), strict=True)):
+        if kind == "skip":
+            continue
+        content = title_blocks(cell.source) if i == 0 else blocks(cell, cells[i + 1] if i + 1 < len(cells) else None)
+        step = i if kind == "fragment" else step * (kind == "-")  # cells behind a fragment appear with it
+        if kind == "notes":
+            notes = "".join(block.note for block in content)
+            found[-1][3].append((Block("aside", "", notes), 0))
+            continue
+        if kind in OPENERS or not found:
+            found.append((kind, title, "", []))
+        for block in content:
+            if block.kind == "break":
+                found.append(("subslide", title, "", []))
+            elif block.kind == "heading":
+                title = block.html if cell.source.startswith("## ") else title
+                part = "" if cell.source.startswith("## ") else block.html
+                address = "" if "<details>" in cell.source else slug(re.search(r"#+ (.+)", cell.source)[1])
+                found[-1] = (found[-1][0], f"{title}: {part}" if part else title, address, found[-1][3])
+            else:
+                found[-1][3].append((block, step))
+    return found
+
+
+def columns(found):
+    """The groups of a deck, section by section."""
+    starts = [i for i, group in enumerate(found) if group[0] == "slide" or i == 0]
+    return [found[start:end] for start, end in zip(starts, [*starts[1:], len(found)], strict=True)]
+
+
+def deck(title, found):
+    """The HTML of a deck."""
+    template = Environment(loader=FileSystemLoader(WEB), autoescape=True).get_template("slides.html")
+    return template.render(title=title, columns=columns(found))
+
+
+def index(paths):
+    """The deck that lists the decks."""
+    rows = [re.match(r"# (\w+) · (.+)", nbformat.read(path, as_version=4).cells[0].source).groups() for path in paths]
+    table = "".join(f'<tr><td>{number}</td><td><a href="{path.stem}.html">{render(PARSE(question)[0]["children"])}</a>'
+                    f"</td></tr>" for path, (number, question) in zip(paths, rows, strict=True))
+    keys = ("<p>Space: next slide. Arrow keys: sections to the sides, their slides up and down. O: overview. "
+            "F: full screen. S: speaker view. Printed as PDF: add <code>?print-pdf</code> to a deck's address.</p>")
+    return deck("Slides", [("slide", "Variational autoencoders: the decks", "", [
+        (Block("table", f"<table><tbody>{table}</tbody></table>"), 0), (Block("text", keys), 0)])])
+
+
+def main(*names, folder=FOLDER):
+    """Write the decks of the pages named, or of all, the index and what they share."""
+    assets = Path(folder) / "assets"
+    assets.mkdir(parents=True, exist_ok=True)
+    for name, place in BORROWED.items():
+        shutil.copyfile(asset(*place), assets / name)
+    for name in ("slides.css", "slides.js"):
+        shutil.copyfile(WEB / name, assets / name)
+    for path in pages.paths(names):
+        cells = nbformat.read(path, as_version=4).cells
+        write_whole(Path(folder) / f"{path.stem}.html", deck(cells[0].source.splitlines()[0].lstrip("# "),
+                                                             groups(cells)).encode())
+        print(f"slides: {folder}/{path.stem}.html", flush=True)
+    write_whole(Path(folder) / "index.html", index(pages.paths()).encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
