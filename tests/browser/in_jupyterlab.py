@@ -15,13 +15,18 @@ DIALOG = ".jp-Dialog, .Toastify__toast"
 
 # Read from an explorer's img: its accessible name, and a hash of the picture itself.
 PICTURE = """async img => {
-    await img.decode()  // else the last picture but some may be what is still seen
-    const bytes = await (await fetch(img.src)).arrayBuffer()
-    const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
-    return [img.title, hash.join()]
+    for (let tries = 1; ; tries++) try {
+        await img.decode()  // else the last picture but some may be what is still seen
+        const bytes = await (await fetch(img.src)).arrayBuffer()
+        const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+        return [img.title, hash.join()]
+    } catch (error) {  // as where a new picture takes its place meanwhile
+        if (tries === 20) throw error
+        await new Promise(requestAnimationFrame)
+    }
 }"""
 HAS_CHANGED = f"""async ([img, before]) => {{
-    const now = await ({PICTURE})(img).catch(() => before)
+    const now = await ({PICTURE})(img)
     return now[0] !== before[0] && now[1] !== before[1]
 }}"""
 
