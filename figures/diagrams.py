@@ -186,11 +186,11 @@ def draw_gap(ax):
     ax.plot(bounds, label="ELBO")
     ax.fill_between(range(60), bounds, log_px, color=COLOURS["orange"], alpha=0.4, label="gap: KL(q || posterior)")
     ax.set(xlabel="steps that train q alone", ylabel="nats")
-    ax.legend()
+    ax.legend(fontsize="small")
 
 
 def overview():
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 2.9), width_ratios=(1.8, 1))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.5), width_ratios=(1.9, 1))
     draw_digits(left)
     draw_gap(right)
     return fig

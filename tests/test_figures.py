@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from vae_lib.data import load
 from vae_lib.plotting import use_style
 from vae_lib.recipes import WEIGHTS
 
@@ -146,6 +147,13 @@ def test_overview_shows_the_model_of_lowest_nll():
     logs = {path.stem: json.loads(path.read_text())["nll"] for path in WEIGHTS.glob("*.json")}
     measured = {name: nll["5000"]["nll"] for name, nll in logs.items() if "5000" in nll}
     assert len(measured) > 3 and measured[diagrams.best_model()] == min(measured.values())
+
+
+def test_overview_is_what_it_would_be_now(elsewhere):
+    if len(load().test) < 10_000:
+        pytest.skip("its digits are those of the full MNIST")
+    draw.save(pack.DRAWN[0], diagrams.overview())
+    assert draw.likeness(elsewhere / "overview.png", grey(FOLDER / "overview.png")) > 0.999
 
 
 def test_unknown_names_are_refused_before_anything_is_drawn(elsewhere):
