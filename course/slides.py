@@ -17,6 +17,7 @@ import sys
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import mistune
 import nbformat
@@ -33,9 +34,10 @@ from vae_lib.widgets import HEADING
 
 FOLDER, WEB = Path("build/slides"), Path("course/web")
 BORROWED = {"reveal.js": ("sphinx-revealjs", "dist/reveal.js"), "reveal.css": ("sphinx-revealjs", "dist/reveal.css"),
-            "notes.js": ("sphinx-revealjs", "notes/notes.js"), "mathjax.js": ("sphinx-mathjax-offline", "tex-svg-full.js")}
+            "notes.js": ("sphinx-revealjs", "notes/notes.js"),
+            "mathjax.js": ("sphinx-mathjax-offline", "tex-svg-full.js")}
 BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps; most paragraphs are longer
-FULL = 13  # lines after which a slide takes no further step, of about 16 that it holds
+FULL = 11  # lines after which a slide takes no further step, of about 16 that it holds
 PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
                      r"</details>\s*</details>\s*", re.DOTALL)
 OPENERS = ("slide", "subslide")
@@ -61,7 +63,7 @@ class Html(mistune.HTMLRenderer):
             return super().link(text, url, title)
         if not found or not (found[1] or found[2]):
             return text
-        return f'<a href="{found[1] and found[1] + ".html"}{found[2] and "#/" + slug(found[2]) or ""}">{text}</a>'
+        return f'<a href="{found[1] and found[1] + ".html"}{found[2] and "#/" + slug(unquote(found[2])) or ""}">{text}</a>'
 
 
 def markdown():
@@ -145,7 +147,8 @@ def blocks_of_text(source, leads=False, whole=False):
     for i, token in enumerate(tokens):
         kind, html = token["type"], render([token])
         if kind == "heading":
-            found.append(Block("heading", render(token["children"]), lines=2))
+            kind = "heading" if token["attrs"]["level"] < 3 else "subheading"
+            found.append(Block(kind, render(token["children"]), slug(plain(token["children"])), 2))
         elif kind == "paragraph":
             follows = tokens[i + 1]["type"] != "paragraph" if i + 1 < len(tokens) else leads
             found.append(text(token["children"], follows))
@@ -165,17 +168,21 @@ def blocks_of_text(source, leads=False, whole=False):
     return found
 
 
-def prediction(source):
-    """The blocks of a folded "Predict, then run": the question with its options, and behind a break the answer."""
-    found = PREDICT.fullmatch(source)
+def prediction(source, leads=False):
+    """The blocks of text with a folded "Predict, then run": a slide asks, with its options, and the next one answers."""
+    found = PREDICT.search(source)
     if not found:
         raise ValueError(f'details: wanted <b>Predict, then run:</b>, options and a folded Answer, got {source[:80]!r}')
+    before, after = blocks_of_text(source[:found.start()]), blocks_of_text(source[found.end():], leads)
+    turn, back = Block("break", "", lines=FULL), Block("subheading", "")
     title, question, options, answer, reply = (part.strip() for part in found.groups())
     asked = [block._replace(kind="list options") for block in blocks_of_text(options, whole=True)]
-    said = blocks_of_text(reply)
-    return [Block("heading", title.rstrip(":"), lines=2),
-            *(block._replace(kind="text question") for block in blocks_of_text(question)), *asked,
-            Block("break", "", lines=FULL), Block("heading", answer), *said]
+    right = re.match(r"\w\)", reply)
+    marked = [block._replace(html=block.html.replace(f"<li>{right[0]}", f'<li class="right">{right[0]}'), note="")
+              for block in asked] if right else []
+    return [*before, *[turn][:len(before)], Block("subheading", title.rstrip(":")),
+            *blocks_of_text(question[0].upper() + question[1:]), *asked,
+            turn, Block("subheading", answer), *marked, *blocks_of_text(reply), *([turn, back, *after] if after else ())]
 
 
 # Code and its outputs
@@ -191,7 +198,7 @@ def blocks_of_code(cell):
             found.append(lines_of("output", output.text.rstrip("\n"), escape(output.text.rstrip("\n"))))
         elif "image/png" in output.get("data", {}):
             found += pictures(output)
-        else:
+        elif "it/s]" not in output.get("data", {}).get("text/plain", ""):  # which a progress bar leaves
             raise ValueError(f"output: wanted printed text or a picture, got {output.output_type}")
     return found
 
@@ -231,12 +238,12 @@ def blocks(cell, follower=None):
     """The blocks of a cell. follower: the cell behind it, to which its last sentence may lead."""
     if cell.cell_type == "code":
         return blocks_of_code(cell)
+    leads = follower is not None and follower.cell_type == "code" and "figure" not in follower.metadata.get("tags", ())
     if "<details>" in cell.source:
-        return prediction(cell.source)
+        return prediction(cell.source, leads)
     if cell.source.startswith("## Exercises"):
         title, table, *rest = blocks_of_text(cell.source)
         return [title, table._replace(note="".join(block.note for block in rest))]
-    leads = follower is not None and follower.cell_type == "code" and "figure" not in follower.metadata.get("tags", ())
     return blocks_of_text(cell.source, leads, whole=cell.source.startswith("## Summary"))
 
 
@@ -248,11 +255,12 @@ def default_types(cells):
     opens a page, the text on it, and the references."""
     types, lines = [], 0.0
     first = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), None)
+    heights = [sum(block.lines for block in blocks(cell)) for cell in cells]
     sections = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
     for i, cell in enumerate(cells):
         stops = (k for k in range(i + 1, len(cells)) if cells[k].cell_type == "markdown")
         step = range(i, next(stops, len(cells)))
-        height = sum(block.lines for k in step for block in blocks(cells[k]) if i != first)
+        height = sum(heights[k] for k in step)
         if i == first:
             kind = "skip"
         elif i == 0 or cell.source.startswith("## "):
@@ -289,7 +297,7 @@ def title_blocks(source):
 
 
 def groups(cells):
-    """The slides that the slide types ask for: (slide or subslide, title, address, [(block, its step)])."""
+    """The slides that the slide types ask for: (slide or subslide, title, addresses, [(block, its step)])."""
     found, title, step = [], "", 0
     for i, (cell, kind) in enumerate(zip(cells, slide_types(cells), strict=True)):
         if kind == "skip":
@@ -301,16 +309,15 @@ def groups(cells):
             found[-1][3].append((Block("aside", "", notes), 0))
             continue
         if kind in OPENERS or not found:
-            found.append((kind, title, "", []))
+            found.append((kind, title, [], []))
         for block in content:
-            if block.kind == "break":
-                found.append(("subslide", title, "", []))
-            elif block.kind == "heading":
-                title = block.html if cell.source.startswith("## ") else title
-                part = "" if cell.source.startswith("## ") else block.html
-                address = "" if "<details>" in cell.source else slug(re.search(r"#+ (.+)", cell.source)[1])
-                found[-1] = (found[-1][0], f"{title}: {part}" if part else title, address, found[-1][3])
-            else:
+            if block.kind == "break" or block.kind.endswith("heading") and found[-1][3]:
+                found.append(("slide" if block.kind == "heading" else "subslide", title, [], []))
+            if block.kind.endswith("heading"):
+                title = block.html if block.kind == "heading" else title
+                part = f" · {block.html}" if block.kind == "subheading" and block.html else ""
+                found[-1] = (found[-1][0], title + part, [*found[-1][2], block.note], found[-1][3])
+            elif block.kind != "break":
                 found[-1][3].append((block, step))
     return found
 
@@ -334,7 +341,7 @@ def index(paths):
                     f"</td></tr>" for path, (number, question) in zip(paths, rows, strict=True))
     keys = ("<p>Space: next slide. Arrow keys: sections to the sides, their slides up and down. O: overview. "
             "F: full screen. S: speaker view. Printed as PDF: add <code>?print-pdf</code> to a deck's address.</p>")
-    return deck("Slides", [("slide", "Variational autoencoders: the decks", "", [
+    return deck("Slides", [("slide", "Variational autoencoders: the decks", [], [
         (Block("table", f"<table><tbody>{table}</tbody></table>"), 0), (Block("text", keys), 0)])])
 
 

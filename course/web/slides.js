@@ -2,9 +2,10 @@
 "use strict";
 
 const WIDE = 1800, HIGH = 868; // room for the blocks of a slide, between heading and footer
-const GAP = { roomy: 30, tight: 18 }; // between blocks, as in slides.css
+const GAP = { spacious: 40, roomy: 30, tight: 18 }; // between blocks, as in slides.css
 const LARGEST = 2.2, SMALLEST = 1.6; // scale of a picture: the text in a figure has 15 px, so 1.6 shows it at 24 px
-const LEAST_FORMULA = 34; // px; a narrower slide would need a smaller one
+
+const heights = new WeakMap(); // of the blocks, in each density
 
 window.MathJax = {
   tex: { inlineMath: [["\\(", "\\)"]], displayMath: [["$$", "$$"], ["\\[", "\\]"]] },
@@ -20,6 +21,9 @@ async function start() {
   await document.fonts.ready;
   await MathJax.typesetPromise([source]);
   source.querySelectorAll("aside mjx-assistive-mml").forEach(twin => twin.remove()); // shown twice by the speaker view
+  fitFormulas(source);
+  fitPictures(source);
+  for (let high = measure(source); high.length; high = measure(source)) high.forEach(halve);
   const columns = [...source.children].map(column => [...column.children].flatMap(slidesOf));
   const slides = columns.flat();
   slides.forEach((slide, i) => slide.append(make("footer", "", `<span>${document.title}</span><span>${i + 1} / ${slides.length}</span>`)));
@@ -39,21 +43,22 @@ function make(name, kind, html, children = []) {
 
 // The slides of one group of blocks.
 function slidesOf(group) {
-  group.querySelectorAll(".equation").forEach(fitFormula);
-  group.querySelectorAll("img").forEach(fitPicture);
-  for (let block; (block = [...group.querySelectorAll(".block")].find(isTooHigh));) halve(block);
-  const blocks = [...group.querySelectorAll(".block")].map(measured), notes = notesOf(group);
-  return bestDivision(blocks).map(([from, to], number) => {
-    const part = blocks.slice(from, to), body = make("div", `body ${density(part)}`, "", part.map(block => block.element));
+  const blocks = [...group.querySelectorAll(".block")].map(element => ({ element, ...heights.get(element) }));
+  const notes = notesOf(group);
+  return bestDivision(blocks).reduce((slides, [from, to]) => {
+    const part = blocks.slice(from, to), spoken = part.map(block => notes.get(block.element)).join("");
+    if (slides.length && isStray(part)) {
+      slides.at(-1).querySelector("aside").innerHTML += spoken;
+      return slides;
+    }
+    const body = make("div", `body ${density(part)}`, "", part.map(block => block.element));
     growPictures(part);
-    const slide = make("section", "slide", "", [group.querySelector("h2").cloneNode(true), body]);
+    const slide = make("section", "slide", "", [group.querySelector("h2").cloneNode(true), body, make("aside", "notes", spoken)]);
     if (part.some(block => block.element.matches(".number"))) slide.classList.add("title");
-    if (part[0]?.element.dataset.continued) slide.querySelector("h2").append(" (continued)");
-    if (group.id && number === 0) slide.id = group.id;
-    const spoken = part.map(block => notes.get(block.element) ?? "").join("");
-    if (spoken) slide.append(make("aside", "notes", spoken));
-    return slide;
-  });
+    if (part[0].element.dataset.continued) slide.querySelector("h2").append(" (continued)");
+    if (slides.length) slide.querySelectorAll("h2 [id]").forEach(address => address.remove());
+    return [...slides, slide];
+  }, []);
 }
 
 // What is said to each block: the asides in front of it, and to the last one those behind it.
@@ -71,19 +76,27 @@ function notesOf(group) {
   return notes;
 }
 
-function fitFormula(block) {
-  const formula = block.querySelector("mjx-container"), probe = make("span", "probe", "");
-  block.append(probe); // 100 ex wide
-  const needed = parseFloat(formula.style.minWidth || formula.querySelector("svg").getAttribute("width")) * probe.offsetWidth / 100;
+// Largest font size at which each formula is no wider than a slide.
+function fitFormulas(source) {
+  const probe = make("div", "block equation", "<span class=probe></span>"); // 100 ex wide
+  source.append(probe);
+  const unit = probe.firstChild.offsetWidth / 100 / parseFloat(getComputedStyle(probe).fontSize);
   probe.remove();
-  if (needed > WIDE) block.style.fontSize = `${parseFloat(getComputedStyle(block).fontSize) * WIDE / needed}px`;
+  for (const block of source.querySelectorAll(".equation")) {
+    const formula = block.querySelector("mjx-container");
+    const needed = parseFloat(formula.style.minWidth || formula.querySelector("svg").getAttribute("width")) * unit;
+    block.style.setProperty("--most", `${WIDE / needed}px`);
+  }
 }
 
-function fitPicture(img) {
-  const [wide, high] = [img.getAttribute("width"), img.getAttribute("height")].map(Number);
-  const caption = img.previousElementSibling ? img.previousElementSibling.offsetHeight + 8 : 0;
-  img.most = Math.min(WIDE / wide, (HIGH - caption) / high, LARGEST);
-  scalePicture(img, Math.min(img.most, SMALLEST));
+// The least size of each picture, and how large it may grow.
+function fitPictures(source) {
+  const images = [...source.querySelectorAll("img")];
+  const captions = images.map(img => img.previousElementSibling ? img.previousElementSibling.offsetHeight + 8 : 0);
+  images.forEach((img, i) => {
+    img.most = Math.min(WIDE / img.getAttribute("width"), (HIGH - captions[i]) / img.getAttribute("height"), LARGEST);
+    scalePicture(img, Math.min(img.most, SMALLEST));
+  });
 }
 
 function scalePicture(img, scale) {
@@ -99,17 +112,17 @@ function growPictures(part) {
   for (const img of pictures) scalePicture(img, Math.min(img.most, img.scale + room / img.getAttribute("height")));
 }
 
-// Height in px of an element in both densities.
-function measured(element) {
-  const root = document.getElementById("source"), sizes = {};
-  for (const name of ["roomy", "tight"]) {
-    root.className = name;
-    sizes[name] = element.getBoundingClientRect().height;
+// Note the height in px of all blocks in each density, and return those that no slide can hold.
+function measure(source) {
+  const blocks = [...source.querySelectorAll(".block")];
+  for (const block of blocks) heights.set(block, {});
+  for (const name of Object.keys(GAP)) {
+    source.className = name;
+    for (const block of blocks) heights.get(block)[name] = block.getBoundingClientRect().height;
   }
-  return { element, ...sizes };
+  return blocks.filter(block => heights.get(block).tight > HIGH && parts(block).length > 1);
 }
 
-const isTooHigh = element => measured(element).tight > HIGH && parts(element).length > 1;
 const parts = block => block.querySelector("pre") ? block.querySelector("pre").innerHTML.split("\n")
   : [...block.querySelectorAll("tbody > tr, li")];
 
@@ -130,7 +143,7 @@ function halve(block) {
 }
 
 const height = (part, name) => part.reduce((sum, block) => sum + block[name], GAP[name] * (part.length - 1));
-const density = part => height(part, "roomy") <= HIGH ? "roomy" : "tight";
+const density = part => Object.keys(GAP).find(name => height(part, name) <= HIGH) ?? "tight";
 
 // The division of blocks into slides with the least cost, as pairs of positions.
 function bestDivision(blocks) {
@@ -144,6 +157,9 @@ function bestDivision(blocks) {
   return best[blocks.length].pairs;
 }
 
+// One remark, with no key sentence: it is no slide of its own, but is said to the slide before.
+const isStray = part => part.length === 1 && part[0].element.matches(".text:not(.lead)") && !part[0].element.querySelector("strong");
+
 function costOf(blocks, from, to) {
   const part = blocks.slice(from, to), name = density(part), used = height(part, name) / HIGH;
   if (used > 1 && part.length > 1) return Infinity;
@@ -152,6 +168,7 @@ function costOf(blocks, from, to) {
   if (next && is(last, ".lead, .question")) cost += 12; // a sentence that leads to what the next slide shows
   if (is(next, ".output") && is(last, ".code")) cost += 5;
   if (is(next, ".picture") && is(last, ".text")) cost += 4;
-  if (blocks.length > part.length && part.every(block => is(block.element, ".text")) && used < 0.4) cost += 9; // stray
+  if (blocks.length > part.length && isStray(part)) cost += 9;
+  if (is(part[0].element, ".output") && from > 0) cost += 3;
   return cost;
 }

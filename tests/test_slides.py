@@ -1,0 +1,210 @@
+"""The decks of slides: how prose is thinned, and what a browser measures on every slide."""
+
+import base64
+import json
+import re
+from collections import Counter
+from html import unescape
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+from course import pages, slides
+from course.browser import chromium
+
+PAGES = pages.paths()
+needs_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+
+# For each slide: its blocks' outer edges, the smallest text, formulas that failed, and typed dollars.
+MEASURE = """() => Reveal.getSlides().map((slide, i) => {
+  const { h, v } = Reveal.getIndices(slide);
+  Reveal.slide(h, v);
+  const letters = [], walker = document.createTreeWalker(slide, NodeFilter.SHOW_TEXT);
+  let dollars = 0, right = 0, bottom = 0, cut = "";
+  while (walker.nextNode()) {
+    const parent = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || parent.closest("aside, mjx-assistive-mml, svg, style")) continue;
+    letters.push(parseFloat(getComputedStyle(parent).fontSize));
+    if (!parent.closest("pre, code")) dollars += walker.currentNode.data.includes("$") || /\\\\[a-z]/.test(walker.currentNode.data);
+  }
+  for (const formula of slide.querySelectorAll(".body mjx-container, h2 mjx-container")) letters.push(parseFloat(getComputedStyle(formula).fontSize));
+  for (const element of slide.querySelectorAll("h2, .body, .block, .block :not(svg *, mjx-assistive-mml, mjx-assistive-mml *), footer")) {
+    const box = element.getBoundingClientRect();
+    right = Math.max(right, box.right);
+    bottom = Math.max(bottom, element.closest("footer, .body") === element ? 0 : box.bottom);
+    if (element instanceof HTMLElement && (element.scrollWidth > element.clientWidth + 20) && getComputedStyle(element).display !== "inline") cut += element.tagName + element.className + element.scrollWidth + ">" + element.clientWidth + element.textContent.slice(0, 40);
+  }
+  const footer = slide.querySelector("footer").getBoundingClientRect();
+  const inner = [...slide.querySelectorAll(".block")].map(block => block.getBoundingClientRect().bottom);
+  return { number: i + 1, right, bottom, lowest: Math.max(...inner), footer: footer.top, shown: footer.bottom, cut,
+    letters: Math.min(...letters), dollars, errors: slide.querySelectorAll("[data-mml-node=merror], mjx-merror").length,
+    tags: [...slide.querySelectorAll(".equation mjx-assistive-mml mtext")].map(tag => tag.textContent),
+    title: slide.querySelector("h2").textContent, notes: slide.querySelector("aside")?.textContent ?? "" };
+})"""
+
+
+def cell(source, kind="markdown", slide_type=None):
+    made = nbformat.v4.new_markdown_cell(source) if kind == "markdown" else nbformat.v4.new_code_cell(source)
+    if slide_type:
+        made.metadata["slideshow"] = {"slide_type": slide_type}
+    return made
+
+
+def thinned(source, **options):
+    return slides.plain(slides.thin(slides.PARSE(source)[0]["children"], **options)).strip()
+
+
+def test_sentences_end_at_full_stops_of_prose_only():
+    tokens = slides.PARSE("One. It is 0.5 of $a. B$ and `c. D`. **Bold?** \"Said.\" Then (a\nline).\nLast $x$. End")[0]["children"]
+    found = [slides.plain(sentence).strip() for sentence in slides.sentences(tokens)]
+    assert found == ["One.", "It is 0.5 of a. B and c. D.", "Bold?", '"Said."', "Then (a line).", "Last x.", "End"]
+
+
+def test_thinning_keeps_short_paragraphs_key_sentences_and_what_leads_on():
+    long = "The first sentence. " + "A filler with many words in it. " * 9
+    assert thinned("Two. Sentences.") == "Two. Sentences."
+    assert thinned(long + "**The key.** " + long).startswith("The first sentence.")
+    assert "The key." in thinned(long + "**The key.** " + long)
+    assert thinned(long + "So we get", leads=True).endswith("So we get")
+    assert "So we get" not in thinned(long + "So we get")
+    assert len(thinned(long)) <= slides.BUDGET < len(long)
+
+
+def test_links_lead_to_decks_or_are_plain_text():
+    html = slides.blocks_of_text("[a](02_elbo.ipynb#The-gap:-why?) [b](exercises/02_elbo.ipynb#2.1) [c](#Two-maps)")[0].html
+    assert html == '<p><a href="02_elbo.html#/the-gap-why">a</a> b <a href="#/two-maps">c</a> </p>'
+
+
+def test_stored_slide_types_are_obeyed_and_others_have_defaults():
+    cells = [cell("# 99 · Why?\n\nBecause."), cell("import math", "code"), cell("## One\n\nText."), cell("x = 1", "code"),
+             cell("Unseen.", slide_type="skip"), cell("Said.", slide_type="notes"), cell("New.", slide_type="subslide"),
+             cell("Later.", slide_type="fragment"), cell("## References\n\n- A book.")]
+    assert slides.slide_types(cells) == ["slide", "skip", "slide", "-", "skip", "notes", "subslide", "fragment", "skip"]
+    html = slides.deck("Why?", slides.groups(cells))
+    assert "Unseen" not in html and "book" not in html and "import" not in html
+    assert re.search(r'<aside class="notes"><p>Said.</p>\s*</aside>', html)
+    assert re.search(r'fragment" data-fragment-index="7"><p>Later', html)
+
+
+def test_other_details_and_outputs_are_refused():
+    with pytest.raises(ValueError, match="details: wanted"):
+        slides.prediction("<details><summary>Hint</summary>A hint.</details>")
+    odd = cell("1", "code")
+    odd.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "1"})]
+    with pytest.raises(ValueError, match="output: wanted"):
+        slides.blocks_of_code(odd)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_explorers_are_cut_between_their_pictures(path):
+    for each in nbformat.read(path, as_version=4).cells:
+        for output in each.get("outputs", []):
+            if output.output_type == "execute_result":
+                cut = slides.pictures(output)
+                assert len(cut) > 1 and all("<img" in block.html and "<b>" in block.html for block in cut)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    slides.main(folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def opened(browser, address, heard):
+    """A page of the browser that shows a deck; complaints and requests go into `heard`."""
+    page = browser.new_page(viewport={"width": 1920, "height": 1080})
+    page.on("console", lambda message: heard["console"].append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: heard["console"].append(str(error)))
+    page.on("request", lambda request: heard["requests"].append(request.url))
+    page.goto(address, wait_until="commit")
+    page.wait_for_function("window.Reveal?.isReady?.()", timeout=60_000)
+    return page
+
+
+@pytest.fixture(scope="module")
+def measured(browser, folder):
+    """What the browser measures on the slides of every deck; the table of it goes to sizes.json."""
+    found, table = {}, {}
+    for path in PAGES:
+        heard = {"console": [], "requests": []}
+        page = opened(browser, (folder / f"{path.stem}.html").as_uri(), heard)
+        found[path.stem] = page.evaluate(MEASURE), heard
+        page.close()
+        sizes = found[path.stem][0]
+        table[path.stem] = {"slides": len(sizes), "smallest text": min(slide["letters"] for slide in sizes),
+                            "tallest": round(max(slide["bottom"] for slide in sizes))}
+    Path("build").mkdir(exist_ok=True)
+    Path("build/slides_sizes.json").write_text(json.dumps(table, indent=1) + "\n")
+    return found
+
+
+@needs_chromium
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_slide_fits_and_can_be_read(path, measured):
+    sizes, heard = measured[path.stem]
+    for slide in sizes:
+        assert slide["right"] <= 1920 and slide["lowest"] <= slide["footer"] and slide["bottom"] <= 1080, slide
+        assert slide["shown"] <= 1080 and slide["cut"] == "", slide
+        assert slide["letters"] >= 24 and slide["errors"] == slide["dollars"] == 0, slide
+    assert heard["console"] == []
+    assert all(request.startswith(("file://", "data:")) for request in heard["requests"])
+
+
+@needs_chromium
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_numbers_pictures_and_prose_of_the_page_are_in_its_deck(path, measured, folder):
+    sizes, _ = measured[path.stem]
+    tags = Counter(tag for slide in sizes for tag in slide["tags"])
+    assert {f"({number})" for number in pages.equations(path)} <= set(tags)
+    html = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
+    notes = re.sub(r"\s+", " ", " ".join(slide["notes"] for slide in sizes))
+    cells = nbformat.read(path, as_version=4).cells
+    for each, kind in zip(cells, slides.slide_types(cells), strict=True):
+        for output in each.get("outputs", []):
+            if output.output_type == "display_data" and "image/png" in output.data:
+                assert html.count("".join(output.data["image/png"].split())) == 1
+        if each.cell_type == "markdown" and kind != "skip" and "<details>" not in each.source:
+            for token in slides.PARSE(each.source):
+                if token["type"] == "paragraph":
+                    words = [child["raw"] for child in token["children"] if child["type"] == "text"]
+                    assert [word for word in words if word.strip() not in notes] == []
+
+
+@needs_chromium
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_links_between_decks_find_their_sections(path, folder):
+    html = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
+    for target, address in re.findall(r'<a href="([\w.]*)#/([\w-]+)"', unescape(html)):
+        assert f'id="{address}"' in ((folder / target).read_text(encoding="utf-8") if target else html), (target, address)
+
+
+@needs_chromium
+def test_the_speaker_view_shows_the_notes(browser, folder):
+    heard = {"console": [], "requests": []}
+    page = opened(browser, (folder / "04_gaussian_kl.html").as_uri() + "#/1", heard)
+    with page.expect_popup() as popup:
+        page.keyboard.press("s")
+    view = popup.value
+    view.wait_for_function("document.querySelector('.speaker-controls-notes .value')?.textContent.trim()", timeout=30_000)
+    spoken = view.locator(".speaker-controls-notes .value").text_content()
+    assert "Definitions such as these two carry no number" in spoken
+    assert heard["console"] == []
+    page.close()
+
+
+def test_pictures_are_stored_as_they_came(folder):
+    html = (folder / "04_gaussian_kl.html").read_text(encoding="utf-8")
+    for png in re.findall(r'base64,([^"]+)" width="(\d+)" height="(\d+)" alt="[^"]+', html):
+        data = base64.b64decode(png[0])
+        assert data.startswith(b"\x89PNG") and int.from_bytes(data[16:20]) == int(png[1])
