@@ -1,8 +1,9 @@
 """The recipes of recorded training runs on MNIST, and the weights and logs of these runs (pages 09 to 12).
 
-The files lie in vae_lib/weights/: NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train
-conv_mnist` repeats a run, and `python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set,
-from that many importance samples, to its log: module `recording`. `--seed 1` after either is a run of its own.
+The files lie in vae_lib/weights/, and those of `two_latents`, which the live page alone shows, in course/web/:
+NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train conv_mnist` repeats a run, and
+`python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set, from that many importance
+samples, to its log: module `recording`. `--seed 1` after either is a run of its own.
 """
 
 import json
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from vae_lib.checkpoints import load_weights
 from vae_lib.flow import RealNVP, folded
-from vae_lib.models import conv_vae
+from vae_lib.likelihoods import Bernoulli
+from vae_lib.models import VAE, DenseDecoder, DenseEncoder, conv_vae
 from vae_lib.objectives import ex_post, resampled_dreg, sleep_phase
 from vae_lib.residual import residual_vae
 
@@ -25,7 +28,8 @@ class Recipe(NamedTuple):
     """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says its purpose.
 
     The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior. If
-    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`.
+    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`. `folder` is
+    where weights and log lie, None for WEIGHTS.
     """
 
     about: str
@@ -33,12 +37,19 @@ class Recipe(NamedTuple):
     stages: tuple
     prior_of: str | None = None
     made_of: tuple = ()
+    folder: Path | None = None
 
 
 # two residual networks, and how they are trained, on the ELBO and on the bound of 16 samples
 ONE_BLOCK, TWO_BLOCKS = (partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=blocks) for blocks in (1, 2))
 RESIDUAL = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
 L16 = RESIDUAL | dict(objective=partial(resampled_dreg, num_samples=16))
+
+
+def two_latents_vae():
+    """The VAE of the live page: its decoder ends in 32 units, as the page weighs each of them at every grid point."""
+    shape = (1, 28, 28)
+    return VAE(DenseEncoder(shape, (128, 128), 2, nn.SiLU), DenseDecoder(shape, (32, 96, 96), 2, nn.SiLU), Bernoulli())
 
 
 def staged(elbo_steps, learning_rate, bound_steps, bound_learning_rate, again_steps=0, **options):
@@ -74,7 +85,11 @@ RECIPES = {
         "two_hours and its flow as one VAE with the prior N(0, I), trained on; meant for half an hour on two cores",
         folded, (RESIDUAL | dict(steps=2000, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
                  L16 | dict(steps=8000, learning_rate=1.5e-3, weight_decay=0.1, seed=20)),
-        made_of=("two_hours", "two_hours_flow"))}
+        made_of=("two_hours", "two_hours_flow")),
+    "two_latents": Recipe(
+        "a small VAE with two latents, for the live page; meant for five minutes on one core", two_latents_vae,
+        (dict(steps=24_000, batch_size=128, learning_rate=2e-3, output_bias=True, warm_up=400, decay=True, ema=0.999,
+              clip=100.0, seed=0),), folder=Path(__file__).parents[1] / "course/web")}
 
 
 def recipe(name):
@@ -84,6 +99,11 @@ def recipe(name):
     return RECIPES[name]
 
 
+def folder_of(name):
+    """Where a recipe's weights and log lie."""
+    return recipe(name).folder or WEIGHTS
+
+
 def pretrained(name):
     """The model of a recipe with the weights that ship with the library, in eval mode.
 
@@ -91,7 +111,7 @@ def pretrained(name):
     prior=pretrained("two_hours_flow"))`.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
-        return trained(name, WEIGHTS)
+        return trained(name, folder_of(name))
 
 
 def training_log(name, seed=0):
@@ -102,7 +122,7 @@ def training_log(name, seed=0):
     run.
     """
     recipe(name)
-    return json.loads(log_path(name, seed, WEIGHTS).read_text())
+    return json.loads(log_path(name, seed, folder_of(name)).read_text())
 
 
 def recorded_runs():
