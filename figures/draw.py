@@ -81,16 +81,18 @@ def save_of_page(page, figures):
         shown.append(made)
         return made
 
-    torch.set_default_dtype(torch.float32)
     namespace = {"__name__": "__main__"}
-    with chdir(PAGES), plt.rc_context(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), \
-            patch.object(plotting, "show", show), patch.object(widgets, "Explorer", explorer):
-        for cell in cells(page):
-            if cell.cell_type == "code" and wanted:
-                exec(compile(cell.source, f"{page}, cell {cell.id}", "exec"), namespace)
-                if figure := wanted.pop(cell.id, None):
-                    save_like_page(figure, *(at_still(shown[0], figure) if figure.still else shown[0]))
-                shown.clear()
+    try:
+        with chdir(PAGES), plt.rc_context(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), \
+                patch.object(plotting, "show", show), patch.object(widgets, "Explorer", explorer):
+            for cell in cells(page):
+                if cell.cell_type == "code" and wanted:
+                    exec(compile(cell.source, f"{page}, cell {cell.id}", "exec"), namespace)
+                    if figure := wanted.pop(cell.id, None):
+                        save_like_page(figure, *(at_still(shown[0], figure) if figure.still else shown[0]))
+                    shown.clear()
+    finally:
+        torch.set_default_dtype(torch.float32)  # some pages set another
 
 
 def at_still(explorer, figure):
