@@ -63,7 +63,8 @@ class Html(mistune.HTMLRenderer):
             return super().link(text, url, title)
         if not found or not (found[1] or found[2]):
             return text
-        return f'<a href="{found[1] and found[1] + ".html"}{found[2] and "#/" + slug(unquote(found[2])) or ""}">{text}</a>'
+        page, section = found[1] and f"{found[1]}.html", found[2] and f"#/{slug(unquote(found[2]))}"
+        return f'<a href="{page}{section or ""}">{text}</a>'
 
 
 def markdown():
@@ -169,7 +170,7 @@ def blocks_of_text(source, leads=False, whole=False):
 
 
 def prediction(source, leads=False):
-    """The blocks of text with a folded "Predict, then run": a slide asks, with its options, and the next one answers."""
+    """The blocks of text with a folded "Predict, then run": one slide asks and gives the options, the next answers."""
     found = PREDICT.search(source)
     if not found:
         raise ValueError(f'details: wanted <b>Predict, then run:</b>, options and a folded Answer, got {source[:80]!r}')
@@ -182,7 +183,7 @@ def prediction(source, leads=False):
               for block in asked] if right else []
     return [*before, *[turn][:len(before)], Block("subheading", title.rstrip(":")),
             *blocks_of_text(question[0].upper() + question[1:]), *asked,
-            turn, Block("subheading", answer), *marked, *blocks_of_text(reply), *([turn, back, *after] if after else ())]
+            turn, Block("subheading", answer), *marked, *blocks_of_text(reply), turn, back, *after]
 
 
 # Code and its outputs
@@ -191,8 +192,9 @@ def blocks_of_code(cell):
     """A cell's code, unless it only draws, what it printed, and its pictures."""
     draws, found = "figure" in cell.metadata.get("tags", ()), []
     if not draws:
-        html = highlight(cell.source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n")
-        found.append(lines_of("code", cell.source, html))
+        source = cell.source.replace("\n\n\n", "\n\n")
+        html = highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip("\n")
+        found.append(lines_of("code", source, html))
     for output in cell.outputs:
         if output.output_type == "stream":
             found.append(lines_of("output", output.text.rstrip("\n"), escape(output.text.rstrip("\n"))))
@@ -319,7 +321,7 @@ def groups(cells):
                 found[-1] = (found[-1][0], title + part, [*found[-1][2], block.note], found[-1][3])
             elif block.kind != "break":
                 found[-1][3].append((block, step))
-    return found
+    return [group for group in found if group[3]]
 
 
 def columns(found):

@@ -2,7 +2,7 @@
 "use strict";
 
 const WIDE = 1800, HIGH = 868; // room for the blocks of a slide, between heading and footer
-const GAP = { spacious: 40, roomy: 30, tight: 18 }; // between blocks, as in slides.css
+const GAP = { spacious: 40, roomy: 30, tight: 18, dense: 12 }; // between blocks, as in slides.css
 const LARGEST = 2.2, SMALLEST = 1.6; // scale of a picture: the text in a figure has 15 px, so 1.6 shows it at 24 px
 
 const heights = new WeakMap(); // of the blocks, in each density
@@ -120,7 +120,7 @@ function measure(source) {
     source.className = name;
     for (const block of blocks) heights.get(block)[name] = block.getBoundingClientRect().height;
   }
-  return blocks.filter(block => heights.get(block).tight > HIGH && parts(block).length > 1);
+  return blocks.filter(block => heights.get(block).dense > HIGH && parts(block).length > 1);
 }
 
 const parts = block => block.querySelector("pre") ? block.querySelector("pre").innerHTML.split("\n")
@@ -143,7 +143,7 @@ function halve(block) {
 }
 
 const height = (part, name) => part.reduce((sum, block) => sum + block[name], GAP[name] * (part.length - 1));
-const density = part => Object.keys(GAP).find(name => height(part, name) <= HIGH) ?? "tight";
+const density = part => Object.keys(GAP).find(name => height(part, name) <= HIGH) ?? "dense";
 
 // The division of blocks into slides with the least cost, as pairs of positions.
 function bestDivision(blocks) {
@@ -164,7 +164,7 @@ function costOf(blocks, from, to) {
   const part = blocks.slice(from, to), name = density(part), used = height(part, name) / HIGH;
   if (used > 1 && part.length > 1) return Infinity;
   const last = part.at(-1).element, next = blocks[to]?.element, is = (element, kinds) => element?.matches(kinds);
-  let cost = 10 + 6 * Math.max(0, 1 - used) ** 2 + (name === "tight" ? 2 : 0);
+  let cost = 10 + 6 * Math.max(0, 1 - used) ** 2 + ({ tight: 2, dense: 4 }[name] ?? 0);
   if (next && is(last, ".lead, .question")) cost += 12; // a sentence that leads to what the next slide shows
   if (is(next, ".output") && is(last, ".code")) cost += 5;
   if (is(next, ".picture") && is(last, ".text")) cost += 4;
