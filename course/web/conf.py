@@ -20,6 +20,9 @@ myst_heading_slug_func = "course.site.anchor"
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_use_index = False
+html_domain_indices = False
+smartquotes = False
 html_static_path = ["site.css", "site.js", str(asset("sphinx-mathjax-offline", "mathjax/tex-svg-full.js"))]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
@@ -99,9 +102,17 @@ def read_page(app, doctree):
     open_equations(doctree)
     link_numbers(app, doctree)
     finish_cells(app, doctree)
-    for raw in doctree.findall(nodes.raw):  # a formula in the summary of what is folded
-        html = re.sub(r"\$([^$]+)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', raw.astext())
-        raw[:] = [nodes.Text(re.sub(r"`([^`]+)`", r"<code>\1</code>", html))]
+    for raw in doctree.findall(nodes.raw):
+        if raw.astext().startswith("<details>"):
+            raw[:] = [nodes.Text(summary(app, raw.astext()))]
+
+
+def summary(app, html):
+    """The summary of what is folded, which is HTML: its formulas, code and numbers as they look elsewhere."""
+    html = re.sub(r"\$([^$]+)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', html)
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
+    return "".join(part if isinstance(part, nodes.Text) else f'<a href="{part["refuri"]}">{part.astext()}</a>'
+                   for part in linked(app, html))
 
 
 def close_equations(app, doctree, docname):

@@ -148,7 +148,7 @@ function turned(values, rows, columns) {
 function posterior(x) {
   const {joint, highest} = logJoint(x), box = boxOf(joint, highest - 18);
   const rows = box.bottom - box.top + 1, columns = box.right - box.left + 1;
-  const factor = Math.max(1, Math.min(4, Math.floor(360 / Math.max(rows, columns))));
+  const factor = Math.max(1, Math.min(4, Math.floor(240 / Math.max(rows, columns))));
   const part = new Float64Array(rows * columns);
   for (let i = 0; i < rows; i++)
     part.set(joint.subarray((box.top + i) * N + box.left, (box.top + i) * N + box.right + 1), i * columns);
@@ -199,7 +199,7 @@ function rendered(strokes) {  // grey in [0, 1]: how much of a pixel the pen cov
   return grey;
 }
 
-function toMnist(strokes) {  // `unit`: how long a pixel of 28 x 28 is on the pad
+function toMnist(strokes) {  // a dot stays a dot: the scale has an upper end
   const points = strokes.flat();
   if (!points.length) return new Float64Array(784);
   const [lowX, lowY, highX, highY] = [Math.min, Math.max].flatMap(
@@ -380,10 +380,10 @@ function makeMosaic() {
 
 function drawNumbers() {
   const {logPx, elbo, gap, reconstruction, kl, mu} = state.found;
-  for (const [id, value] of Object.entries({"log-px": logPx, elbo, gap, reconstruction, kl})) byId(id).textContent = nats(value);
-  const low = elbo - 1, span = Math.max(logPx, reconstruction) + 1 - low;
+  for (const [id, value] of Object.entries({"log-px": logPx, elbo, gap, reconstruction, kl}))
+    byId(id).textContent = nats(value);
   for (const [id, width] of [["bar-gap", gap], ["bar-kl", kl]])
-    Object.assign(byId(id).style, {left: `${100 * (elbo - low) / span}%`, width: `${100 * Math.max(width, 0) / span}%`});
+    byId(id).style.width = `${reduceTo(100 * width / Math.max(gap, kl, 10), 0, 100)}%`;
   const {from, width, counts} = data.histogram;
   byId("marker").style.left = `${reduceTo(100 * (logPx - from) / (width * counts.length), 0, 100)}%`;
   byId("rank").textContent = `${data.ranks.filter(value => value < logPx).length}`;

@@ -1,0 +1,190 @@
+"""The site: built without a warning or a network, whole in every link, and usable on a phone, in the dark, by ear."""
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
+from course import pages, site
+from course.browser import chromium
+
+NUMBER = re.compile(r"\((\d+\.\d+)\)")
+EQUATIONS = {number for path in pages.paths() for number in pages.equations(path)}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+in_browser = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of a site that is built without a warning."""
+    folder = tmp_path_factory.mktemp("built")
+    assert site.build(folder) == 0
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def parsed(built):
+    """Each page of the site, parsed: a dict from its path."""
+    return {path: BeautifulSoup(path.read_text(), "html.parser") for path in sorted(built.rglob("*.html"))
+            if "_static" not in path.parts}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield launched
+        launched.close()
+
+
+def test_every_notebook_is_a_page_and_its_download_is_the_repositorys(built):
+    for path in sorted(Path("notebooks").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts:
+            assert (built / path).with_suffix(".html").exists()
+            assert (built / "_sources" / path).read_bytes() == path.read_bytes()
+
+
+def test_every_link_leads_to_a_file_and_an_anchor_of_the_site(parsed):
+    anchors = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in parsed.items()}
+    broken = []
+    for path, soup in parsed.items():
+        for tag in soup.select("[href], [src]"):
+            link = tag.get("href", tag.get("src"))
+            address, _, fragment = unquote(link).partition("#")
+            if re.match(r"https?:|mailto:|data:", address):
+                assert tag.name == "a", f"{path.name} loads {address}"
+                continue
+            target = (path.parent / address.partition("?")[0]).resolve() if address else path
+            if not target.exists() or (fragment and target in anchors and fragment not in anchors[target]):
+                broken.append(f"{path.name}: {link}")
+    assert broken == []
+
+
+def test_every_equation_links_to_its_check_and_the_check_and_the_ledger_to_it(built, parsed):
+    ledger = parsed[built / "ledger.html"]
+    listed = {NUMBER.match(row.text.strip())[1] for row in ledger.select("table.ledger tbody tr")}
+    assert listed == EQUATIONS
+    for path in pages.paths():
+        soup = parsed[built / f"notebooks/{path.stem}.html"]
+        for number in pages.equations(path):
+            equation = soup.find(id=f"eq-{number}")
+            assert f"\\tag{{{number}}}" in equation.text
+            links = equation.find_next_sibling(class_="equation-links").select('a[href^="#check-"]')
+            assert links
+            for link in links:
+                target = soup.find(id=link["href"][1:])
+                assert f'"{number}"' in target.find_parent(class_="cell").text if target.name == "span" else target.text
+                assert ledger.find("a", href=f"notebooks/{path.stem}.html{link['href']}")
+            lines = soup.select(f'.cell_output pre a[href$="#eq-{number}"]')
+            assert any(line.text == f"({number})" for line in lines)
+
+
+def test_every_number_of_an_equation_in_prose_is_a_link(parsed):
+    for path, soup in parsed.items():
+        for text in soup.select_one("article").find_all(string=NUMBER) if soup.select_one("article") else ():
+            known = [number for number in NUMBER.findall(text) if number in EQUATIONS]
+            if known and not text.find_parents(["pre", "code", "a", "h1", "h2", "h3", "script"]):
+                assert text.find_parents(class_="math"), f"{path.name}: {text}"
+
+
+def test_every_picture_has_a_text(parsed):
+    pictures = [(path, image) for path, soup in parsed.items() for image in soup.select("article img")]
+    assert len(pictures) > 70
+    for path, image in pictures:
+        alt = image.get("alt", "")
+        assert len(alt) > 30 and not alt.endswith(".png"), f"{path.name}: {image['src']} has the text {alt!r}"
+
+
+def test_explorers_say_where_they_move_and_code_that_draws_is_folded(built, parsed):
+    soup = parsed[built / "notebooks/04_gaussian_kl.html"]
+    assert soup.select("p.explorer")
+    assert all(cell.select("details.hide .cell_input") for cell in soup.select(".cell.tag_figure"))
+    assert not soup.select(".cell:not(.tag_figure) details.hide")
+
+
+def test_each_symbol_and_term_leads_to_a_page(built, parsed):
+    soup = parsed[built / "notation.html"]
+    rows = soup.select("table tbody tr")
+    assert len(rows) >= 12 and all(row.select('td:last-child a[href^="notebooks/"]') for row in rows)
+    terms = (site.WEB / "terms.txt").read_text().splitlines()
+    assert [term.text for term in soup.select("dt")] == sorted(terms, key=str.lower)
+    assert all(entry.select('a[href^="notebooks/"]') for entry in soup.select("dd"))
+
+
+def test_a_term_that_no_page_has_is_named():
+    with pytest.raises(ValueError, match=r"no page has \*free lunch\* in italics"):
+        site.find("free lunch")
+
+
+def test_unknown_options_show_the_help(capsys):
+    assert site.main("--help") == 0
+    assert site.main("--fast") == 2
+    assert "--pdf" in capsys.readouterr().out
+
+
+# In a browser
+
+@pytest.fixture
+def phone(browser):
+    """A page of 390 pixels in dark mode, and the list of what it asks for beyond the site or complains about."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page, faults = context.new_page(), []
+    page.on("request", lambda request: request.url.startswith(("file://", "data:")) or faults.append(request.url))
+    page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
+    yield page, faults
+    context.close()
+
+
+def serious(page, axe=None):
+    """What axe finds serious or critical in a page."""
+    options = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa"]}
+    return [f"{page.url}: {found['id']} at {json.dumps([node['target'] for node in found['nodes']][:3])}"
+            for found in (axe or Axe()).run(page, options=options).response["violations"]
+            if found["impact"] in ("serious", "critical")]
+
+
+@in_browser
+def test_every_page_shows_its_formulas_and_figures_on_a_phone_in_the_dark(parsed, phone):
+    page, faults = phone
+    for path in parsed:
+        page.goto(path.as_uri())
+        page.evaluate("window.MathJax?.startup.promise.then(() => null)")
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            faults.append(f"{path.name} scrolls sideways")
+        if page.locator("mjx-merror, [data-mml-node=merror]").count():
+            faults.append(f"{path.name} has a formula in error")
+        colours = page.evaluate("[...document.querySelectorAll('article img')].map(image => {"
+                                "const style = getComputedStyle(image); return style.backgroundColor + style.filter})")
+        if set(colours) - {"rgb(255, 255, 255)none"}:
+            faults.append(f"{path.name} has a figure that is not on white: {set(colours)}")
+    assert faults == []
+
+
+@in_browser
+def test_axe_finds_no_serious_fault_on_any_page(built, parsed, phone):
+    """Formulas are left as text, of which axe is ten times faster; on one page they are drawn."""
+    page, _ = phone
+    page.goto((built / "notebooks/02_elbo.html").as_uri())
+    page.evaluate("window.MathJax.startup.promise.then(() => null)")
+    faults, axe = serious(page), Axe()
+    page.route(re.compile("tex-svg-full"), lambda route: route.abort())
+    for path in parsed:
+        page.goto(path.as_uri())
+        faults += serious(page, axe)
+    assert faults == []
+
+
+@in_browser
+def test_search_finds_a_word_from_a_page_opened_by_double_click(built, browser):
+    page = browser.new_page()
+    page.goto((built / "search.html").as_uri())
+    page.locator("#search-input, .bd-search input[type=search], form.bd-search input").last.fill("reparameterization")
+    page.keyboard.press("Enter")
+    result = page.locator("#search-results a", has_text="How does a gradient get through a sample?")
+    result.first.wait_for(timeout=20_000)
+    page.close()
