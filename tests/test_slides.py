@@ -84,7 +84,8 @@ def test_links_lead_to_decks_or_are_plain_text():
 def test_stored_slide_types_are_obeyed_and_others_have_defaults():
     cells = [cell("# 99 · Why?\n\nBecause."), cell("import math", "code"), cell("## One\n\nText."),
              cell("x = 1", "code"), cell("Unseen.", slide_type="skip"), cell("Said.", slide_type="notes"),
-             cell("New.", slide_type="subslide"), cell("Later.", slide_type="fragment"), cell("## References\n\n- A book.")]
+             cell("New.", slide_type="subslide"), cell("Later.", slide_type="fragment"),
+             cell("## References\n\n- A book.")]
     types = "slide skip slide - skip notes subslide fragment skip"
     assert slides.slide_types(cells) == types.split()
     html = slides.deck("Why?", slides.groups(cells))

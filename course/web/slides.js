@@ -30,7 +30,8 @@ async function start() {
   document.querySelector(".slides").append(...columns.map(column => column.length > 1 ? make("section", "stack", "", column) : column[0]));
   source.remove();
   Reveal.initialize({ width: 1920, height: 1080, margin: 0, center: false, hash: true, controls: false, display: "flex",
-    transition: "none", scrollActivationWidth: null, pdfSeparateFragments: false, plugins: [RevealNotes] });
+    transition: "none", scrollActivationWidth: null, pdfSeparateFragments: false,
+    pdfMaxPagesPerSlide: 1, plugins: [RevealNotes] });
 }
 
 function make(name, kind, html, children = []) {
