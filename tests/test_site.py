@@ -88,7 +88,7 @@ def test_every_number_of_an_equation_in_prose_is_a_link(parsed):
     for path, soup in parsed.items():
         for text in soup.select_one("article").find_all(string=NUMBER) if soup.select_one("article") else ():
             known = [number for number in NUMBER.findall(text) if number in EQUATIONS]
-            if known and not text.find_parents(["pre", "code", "a", "h1", "h2", "h3", "script"]):
+            if known and not text.find_parents(["pre", "code", "a", "h1", "h2", "h3", "summary", "script"]):
                 assert text.find_parents(class_="math"), f"{path.name}: {text}"
 
 
@@ -140,11 +140,12 @@ def phone(browser):
     context.close()
 
 
-def serious(page, axe=None):
+def serious(page, axe, contrast):
     """What axe finds serious or critical in a page."""
-    options = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa"]}
+    options = {"resultTypes": ["violations"], "runOnly": ["wcag2a", "wcag2aa"],
+               "rules": {"color-contrast": {"enabled": contrast}}}
     return [f"{page.url}: {found['id']} at {json.dumps([node['target'] for node in found['nodes']][:3])}"
-            for found in (axe or Axe()).run(page, options=options).response["violations"]
+            for found in axe.run(page, options=options).response["violations"]
             if found["impact"] in ("serious", "critical")]
 
 
@@ -167,15 +168,17 @@ def test_every_page_shows_its_formulas_and_figures_on_a_phone_in_the_dark(parsed
 
 @in_browser
 def test_axe_finds_no_serious_fault_on_any_page(built, parsed, phone):
-    """Formulas are left as text, of which axe is ten times faster; on one page they are drawn."""
+    """Formulas are drawn on one page, and colours measured on one page of each kind: both take axe long."""
     page, _ = phone
-    page.goto((built / "notebooks/02_elbo.html").as_uri())
+    axe = Axe()
+    page.goto((built / "notebooks/exercises/04_gaussian_kl.html").as_uri())
     page.evaluate("window.MathJax.startup.promise.then(() => null)")
-    faults, axe = serious(page), Axe()
+    page.wait_for_timeout(100)  # the boxes that scroll become reachable after the formulas are drawn
+    faults = serious(page, axe, contrast=True)
     page.route(re.compile("tex-svg-full"), lambda route: route.abort())
     for path in parsed:
-        page.goto(path.as_uri())
-        faults += serious(page, axe)
+        page.goto(path.as_uri(), wait_until="domcontentloaded")
+        faults += serious(page, axe, path.name in ("index.html", "ledger.html", "search.html", "A_the_article.html"))
     assert faults == []
 
 

@@ -104,15 +104,13 @@ def read_page(app, doctree):
     finish_cells(app, doctree)
     for raw in doctree.findall(nodes.raw):
         if raw.astext().startswith("<details>"):
-            raw[:] = [nodes.Text(summary(app, raw.astext()))]
+            raw[:] = [nodes.Text(summary(raw.astext()))]
 
 
-def summary(app, html):
-    """The summary of what is folded, which is HTML: its formulas, code and numbers as they look elsewhere."""
+def summary(html):
+    """The summary of what is folded, which is HTML, with formulas and code; links do not belong in there."""
     html = re.sub(r"\$([^$]+)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', html)
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
-    return "".join(part if isinstance(part, nodes.Text) else f'<a href="{part["refuri"]}">{part.astext()}</a>'
-                   for part in linked(app, html))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
 
 
 def close_equations(app, doctree, docname):
