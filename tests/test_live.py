@@ -6,6 +6,7 @@ import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+from scipy.ndimage import label
 
 from course import live
 from course.browser import chromium
@@ -167,7 +168,16 @@ def test_the_examples_show_what_their_words_say(page):
     digits = [measured.pop(name) for name in "0123456789"]
     print(measured, digits)
     assert measured["letter"]["logPx"] < min(digit["logPx"] for digit in digits) - 10
-    assert measured["4 or 9"]["gap"] > 1.5 * sorted(digit["gap"] for digit in digits)[5]
+    assert measured["empty"]["gap"] > 50
+    modes = page.evaluate("""() => ["8", "4 or 9"].map(name => {
+        vae.choose(name);
+        const {density, wide} = vae.state.found;
+        return [Array.from(density), wide]})""")
+    assert [label(torch.tensor(density).view(-1, wide) > 0.2)[1] for density, wide in modes] == [2, 1]
+    assert digits[8]["gap"] > 2
+    for name, seen in (("8", False), ("empty", True)):
+        page.evaluate("name => vae.choose(name)", name)
+        assert page.locator("#outside").is_visible() == seen
     assert measured["empty"]["logPx"] > max(digit["logPx"] for digit in digits)
 
 

@@ -158,7 +158,10 @@ function posterior(x) {
   const peak = density.reduce((most, value) => Math.max(most, value), -Infinity);
   for (let g = 0; g < density.length; g++) density[g] = Math.exp(density[g] - peak);
   const step = STEP / factor;
-  return {logPx: logSum(x, joint, highest), density, high, wide, step,
+  let cut = false;  // whether mass lies at the grid's edge
+  for (let i = 0; i < N; i++)
+    cut ||= Math.max(joint[i], joint[(N - 1) * N + i], joint[i * N], joint[i * N + N - 1]) > highest - 8;
+  return {logPx: logSum(x, joint, highest), cut, density, high, wide, step,
           low: [box.top * STEP - HALF, box.left * STEP - HALF]};
 }
 
@@ -379,7 +382,7 @@ function makeMosaic() {
 }
 
 function drawNumbers() {
-  const {logPx, elbo, gap, reconstruction, kl, mu} = state.found;
+  const {logPx, elbo, gap, reconstruction, kl, cut} = state.found;
   for (const [id, value] of Object.entries({"log-px": logPx, elbo, gap, reconstruction, kl}))
     byId(id).textContent = nats(value);
   for (const [id, width] of [["bar-gap", gap], ["bar-kl", kl]])
@@ -387,7 +390,7 @@ function drawNumbers() {
   const {from, width, counts} = data.histogram;
   byId("marker").style.left = `${reduceTo(100 * (logPx - from) / (width * counts.length), 0, 100)}%`;
   byId("rank").textContent = `${data.ranks.filter(value => value < logPx).length}`;
-  byId("outside").hidden = mu.every(value => Math.abs(value) < HALF);
+  byId("outside").hidden = !cut;
 }
 
 function drawPictures() {
