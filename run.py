@@ -10,9 +10,9 @@
     python3 run.py measure RECIPE 500 add the test set's likelihood, from 500 importance samples, to its log
     python3 run.py benchmark          compare the speed of training with other ways to train (ten minutes)
     python3 run.py refresh [04 ...]   execute pages (default: all) and store what they print
-    python3 run.py site               build the pages as a web site, with the live VAE, into build/site
+    python3 run.py site [--pdf]       build the pages as a web site, with slides and the live VAE, into build/site
     python3 run.py slides [04 ...]    build a deck of slides for each page into build/slides
-    python3 run.py figures            draw the figures for lecturers, and what the README shows, into figures/
+    python3 run.py figures [NAME ...] draw the figures for lecturers and the README into figures/, or those named
     python3 run.py ledger             print the table of equations and their checks
     python3 run.py exam --seed 7      write a sheet for an exam, and its key; --pages 02,04 --questions 8
 
@@ -262,7 +262,7 @@ def main(args):
         args, os.environ["VAE_DATA"] = with_data() + args, "sample"
     elif task == "lab" and hasattr(os, "geteuid") and os.geteuid() == 0:
         args = ["--allow-root"] + args  # as in a container; JupyterLab refuses root otherwise
-    settle_environment(one_thread=task == "refresh")
+    settle_environment(one_thread=task in ("refresh", "figures"))
     if task in ("train", "measure", "benchmark"):
         keep_freed_memory()
     argv = [find_python()] + TASKS[task] + args
