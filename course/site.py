@@ -88,8 +88,9 @@ def introduced(row):
     links = []
     for number in cells[-1].split(", "):
         path = pages.paths((f"{number}_start" if number == "00" else number,))[0]
-        heading = next((heading for heading, text in passages(path)
-                        if heading != SYMBOLS.strip("# ") and any(name in text for name in names)), None)
+        heading = next((heading for heading, text in passages(path) if heading != SYMBOLS[3:]
+                        for formula in re.findall(r"\$([^$]+)\$", text)
+                        if any(name in formula for name in names)), None)
         links.append(place(path, heading or passages(path)[0][0]))
     return "| " + " | ".join([*cells[:-1], ", ".join(links)]) + " |"
 
