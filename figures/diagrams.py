@@ -151,7 +151,7 @@ def residual_block():
 def best_model():
     """The recipe of lowest NLL, among those whose recorded run was measured with 5,000 importance samples."""
     nlls = {name: log["nll"]["5000"]["nll"] for (name, seed), log in recorded_runs().items()
-            if seed == 0 and "5000" in log["nll"]}
+            if seed == 0 and "5000" in log.get("nll", {})}
     return min(nlls, key=nlls.get)
 
 

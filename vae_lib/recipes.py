@@ -1,9 +1,8 @@
 """The recipes of recorded training runs on MNIST, and the weights and logs of these runs (pages 09 to 12).
 
-The files lie in vae_lib/weights/, and those of `two_latents`, which the live page alone shows, in course/web/:
-NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train conv_mnist` repeats a run, and
-`python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set, from that many importance
-samples, to its log: module `recording`. `--seed 1` after either is a run of its own.
+The files lie in vae_lib/weights/: NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train
+conv_mnist` repeats a run, and `python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set,
+from that many importance samples, to its log: module `recording`. `--seed 1` after either is a run of its own.
 """
 
 import json
@@ -28,8 +27,7 @@ class Recipe(NamedTuple):
     """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says its purpose.
 
     The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior. If
-    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`. `folder` is
-    where weights and log lie, None for WEIGHTS.
+    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`.
     """
 
     about: str
@@ -37,7 +35,6 @@ class Recipe(NamedTuple):
     stages: tuple
     prior_of: str | None = None
     made_of: tuple = ()
-    folder: Path | None = None
 
 
 # two residual networks, and how they are trained, on the ELBO and on the bound of 16 samples
@@ -89,7 +86,7 @@ RECIPES = {
     "two_latents": Recipe(
         "a small VAE with two latents, for the live page; meant for five minutes on one core", two_latents_vae,
         (dict(steps=24_000, batch_size=128, learning_rate=2e-3, output_bias=True, warm_up=400, decay=True, ema=0.999,
-              clip=100.0, seed=0),), folder=Path(__file__).parents[1] / "course/web")}
+              clip=100.0, seed=0),))}
 
 
 def recipe(name):
@@ -99,11 +96,6 @@ def recipe(name):
     return RECIPES[name]
 
 
-def folder_of(name):
-    """Where a recipe's weights and log lie."""
-    return recipe(name).folder or WEIGHTS
-
-
 def pretrained(name):
     """The model of a recipe with the weights that ship with the library, in eval mode.
 
@@ -111,7 +103,7 @@ def pretrained(name):
     prior=pretrained("two_hours_flow"))`.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
-        return trained(name, folder_of(name))
+        return trained(name, WEIGHTS)
 
 
 def training_log(name, seed=0):
@@ -122,7 +114,7 @@ def training_log(name, seed=0):
     run.
     """
     recipe(name)
-    return json.loads(log_path(name, seed, folder_of(name)).read_text())
+    return json.loads(log_path(name, seed, WEIGHTS).read_text())
 
 
 def recorded_runs():

@@ -21,14 +21,14 @@ from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import ImportanceEstimates, average_estimates, held_out_elbo, importance_estimates
 from vae_lib.files import write_whole
 from vae_lib.latents import active_units, encode_all
-from vae_lib.recipes import RECIPES, folder_of, log_path, recipe, run_name, untrained, vae_and_prior
+from vae_lib.recipes import RECIPES, WEIGHTS, log_path, recipe, run_name, untrained, vae_and_prior
 from vae_lib.training import fit
 
 PART = 1000  # images that `measure` weighs between two files
 DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it decodes at a time
 
 
-def train(name, seed=0, folder=None, runs="runs"):
+def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
     The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` or `made_of` wants those recipes'
@@ -36,8 +36,7 @@ def train(name, seed=0, folder=None, runs="runs"):
     `folder`, its measurements stay in the new log; if it resumes that very run, date and seconds stay too. A list
     "tried" in that log, of other choices that were tried before, always stays.
     """
-    about, _, stages, prior_of, made_of, _ = recipe(name)
-    folder = folder or folder_of(name)
+    about, _, stages, prior_of, made_of = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
     torch.manual_seed(seed)
     model = untrained(name, folder).to(_device())
@@ -81,13 +80,13 @@ def train(name, seed=0, folder=None, runs="runs"):
     write_log(log, path)
 
 
-def measure(name, num_samples, seed=0, folder=None, runs="runs"):
+def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     """Add the test set's negative log-likelihood, from so many importance samples an image, to a run's log.
 
     The estimates of every PART images go to `runs`, and a second start on such a device goes on from there. Like
     `fit`, it works on a GPU if CUDA finds one, with other draws than on a CPU; the log says on which machine.
     """
-    device, folder = _device(), folder or folder_of(name)
+    device = _device()
     weights = _weights_path(name, seed, folder, runs)
     vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(device), folder)
     path = log_path(name, seed, folder)
