@@ -46,7 +46,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "vae-lib-stamp"  # fingerprint() of what run.py installed in .venv, or UNFINISHED
 UNFINISHED = "unfinished"
-SIZE = "1.8 GB of disk with a CPU build of torch, 6.3 GB with one for CUDA"
+SIZE = "1.9 GB of disk with a CPU build of torch, 6.4 GB with one for CUDA"
 INSTALL = ["-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PATIENCE = 5  # seconds that an index may take to say whether it has the CPU build
