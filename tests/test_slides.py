@@ -4,22 +4,22 @@ import base64
 import json
 import re
 from collections import Counter
+from contextlib import contextmanager
 from html import unescape
 
 import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
 
-from course import pages, slides
+from course import pages, slide_blocks, slides
 from course.browser import chromium
 
 PAGES = pages.paths()
 needs_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 
-# For each slide: its blocks' outer edges, the smallest text, formulas that failed, and typed dollars.
-MEASURE = """() => Reveal.getSlides().map((slide, i) => {
-  const { h, v } = Reveal.getIndices(slide);
-  Reveal.slide(h, v);
+# For each slide: its blocks' outer edges, the smallest text, formulas that failed, and typed dollars. All slides are
+# laid out at once: to turn to each takes four times as long.
+MEASURE = """() => Reveal.configure({ viewDistance: 1000 }) ?? Reveal.getSlides().map((slide, i) => {
   const letters = [], walker = document.createTreeWalker(slide, NodeFilter.SHOW_TEXT);
   let dollars = 0, right = 0, bottom = 0, cut = "";
   while (walker.nextNode()) {
@@ -55,13 +55,13 @@ def cell(source, kind="markdown", slide_type=None):
 
 
 def thinned(source, **options):
-    return slides.plain(slides.thin(slides.PARSE(source)[0]["children"], **options)).strip()
+    return slide_blocks.plain(slide_blocks.thin(slide_blocks.PARSE(source)[0]["children"], **options)).strip()
 
 
 def test_sentences_end_at_full_stops_of_prose_only():
     text = "One. It is 0.5 of $a. B$ and `c. D`. **Bold?** \"Said.\" Then (a\nline).\nLast $x$. End"
-    tokens = slides.PARSE(text)[0]["children"]
-    found = [slides.plain(sentence).strip() for sentence in slides.sentences(tokens)]
+    tokens = slide_blocks.PARSE(text)[0]["children"]
+    found = [slide_blocks.plain(sentence).strip() for sentence in slide_blocks.sentences(tokens)]
     assert found == ["One.", "It is 0.5 of a. B and c. D.", "Bold?", '"Said."', "Then (a line).", "Last x.", "End"]
 
 
@@ -72,12 +72,12 @@ def test_thinning_keeps_short_paragraphs_key_sentences_and_what_leads_on():
     assert "The key." in thinned(long + "**The key.** " + long)
     assert thinned(long + "So we get", leads=True).endswith("So we get")
     assert "So we get" not in thinned(long + "So we get")
-    assert len(thinned(long)) <= slides.BUDGET < len(long)
+    assert len(thinned(long)) <= slide_blocks.BUDGET < len(long)
 
 
 def test_links_lead_to_decks_or_are_plain_text():
     source = "[a](02_elbo.ipynb#The-gap:-why%3F) [b](exercises/02_elbo.ipynb#2.1) [c](#Two-maps)"
-    html = slides.blocks_of_text(source)[0].html
+    html = slide_blocks.blocks_of_text(source)[0].html
     assert html == '<p><a href="02_elbo.html#/the-gap-why">a</a> b <a href="#/two-maps">c</a> </p>'
 
 
@@ -96,11 +96,11 @@ def test_stored_slide_types_are_obeyed_and_others_have_defaults():
 
 def test_other_details_and_outputs_are_refused():
     with pytest.raises(ValueError, match="details: wanted"):
-        slides.prediction("<details><summary>Hint</summary>A hint.</details>")
+        slide_blocks.prediction("<details><summary>Hint</summary>A hint.</details>")
     odd = cell("1", "code")
     odd.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "1"})]
     with pytest.raises(ValueError, match="output: wanted"):
-        slides.blocks_of_code(odd)
+        slide_blocks.blocks_of_code(odd)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -108,7 +108,7 @@ def test_explorers_are_cut_between_their_pictures(path):
     for each in nbformat.read(path, as_version=4).cells:
         for output in each.get("outputs", []):
             if output.output_type == "execute_result":
-                cut = slides.pictures(output)
+                cut = slide_blocks.pictures(output)
                 assert len(cut) > 1 and all("<img" in block.html and "<b>" in block.html for block in cut)
 
 
@@ -127,26 +127,35 @@ def browser():
         browser.close()
 
 
-def opened(browser, address, heard):
-    """A page of the browser that shows a deck; complaints and requests go into `heard`."""
-    page = browser.new_page(viewport={"width": 1920, "height": 1080})
-    page.on("console", lambda message: heard["console"].append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: heard["console"].append(str(error)))
-    page.on("request", lambda request: heard["requests"].append(request.url))
+@pytest.fixture(scope="module")
+def screen(browser):
+    """One page of the browser for all decks, which keeps the scripts that they share compiled."""
+    return browser.new_page(viewport={"width": 1920, "height": 1080})
+
+
+@contextmanager
+def opened(page, address):
+    """Show a deck while the block runs; yields what the page complains of and what it asks for."""
+    heard = {"console": [], "requests": []}
+    listeners = {"console": lambda message: heard["console"].append(message.text) if message.type == "error" else None,
+                 "pageerror": lambda error: heard["console"].append(str(error)),
+                 "request": lambda request: heard["requests"].append(request.url)}
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(address, wait_until="commit")
     page.wait_for_function("window.Reveal?.isReady?.()", timeout=60_000)
-    return page
+    yield heard
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
 
 
 @pytest.fixture(scope="module")
-def measured(browser, folder):
+def measured(screen, folder):
     """What the browser measures on the slides of every deck; the table of it goes to sizes.json."""
     found, table = {}, {}
     for path in PAGES:
-        heard = {"console": [], "requests": []}
-        page = opened(browser, (folder / f"{path.stem}.html").as_uri(), heard)
-        found[path.stem] = page.evaluate(MEASURE), heard
-        page.close()
+        with opened(screen, (folder / f"{path.stem}.html").as_uri()) as heard:
+            found[path.stem] = screen.evaluate(MEASURE), heard
         sizes = found[path.stem][0]
         table[path.stem] = {"slides": len(sizes), "smallest text": min(slide["letters"] for slide in sizes),
                             "tallest": round(max(slide["bottom"] for slide in sizes))}
@@ -181,7 +190,7 @@ def test_numbers_pictures_and_prose_of_the_page_are_in_its_deck(path, measured, 
             if output.output_type == "display_data" and "image/png" in output.data:
                 assert html.count("".join(output.data["image/png"].split())) == 1
         if each.cell_type == "markdown" and kind != "skip" and "<details>" not in each.source:
-            for token in slides.PARSE(each.source):
+            for token in slide_blocks.PARSE(each.source):
                 if token["type"] == "paragraph":
                     words = [child["raw"] for child in token["children"] if child["type"] == "text"]
                     assert [word for word in words if word.strip() not in notes] == []
@@ -197,17 +206,13 @@ def test_links_between_decks_find_their_sections(path, folder):
 
 
 @needs_chromium
-def test_the_speaker_view_shows_the_notes(browser, folder):
-    heard = {"console": [], "requests": []}
-    page = opened(browser, (folder / "04_gaussian_kl.html").as_uri() + "#/1", heard)
-    with page.expect_popup() as popup:
-        page.keyboard.press("s")
-    view = popup.value
-    spoken = view.locator(".speaker-controls-notes .value")
+def test_the_speaker_view_shows_the_notes(screen, folder):
+    with opened(screen, (folder / "04_gaussian_kl.html").as_uri() + "#/1") as heard, screen.expect_popup() as popup:
+        screen.keyboard.press("s")
+    spoken = popup.value.locator(".speaker-controls-notes .value")
     spoken.filter(has_text=re.compile(r"\w")).wait_for(timeout=30_000)
     assert "Definitions such as these two carry no number" in spoken.text_content()
     assert heard["console"] == []
-    page.close()
 
 
 def test_pictures_are_stored_as_they_came(folder):
