@@ -16,7 +16,7 @@ nb_execution_mode = "off"
 nb_render_text_lexer = "none"
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "course.site.anchor"
+myst_heading_slug_func = "course.site_pages.anchor"
 
 html_theme = "sphinx_book_theme"
 html_title = project
@@ -139,14 +139,16 @@ def merge_uses(app, env, docnames, other):
 
 
 def offer_downloads(app, pagename, templatename, context, doctree):
-    """The page as a notebook, as it is in the repository, and as PDF: printed beforehand, or by the browser."""
+    """The page as PDF, if that was printed, as a notebook, as it is in the repository, and as slides."""
     up = context["pathto"]
     buttons = [button for button in context["header_buttons"] if button["label"] != "download-buttons"]
     if pagename in app.env.found_docs:
         offered = [("PDF", "fas fa-file-pdf", up(f"pdf/{pagename}.pdf", 1))] if app.config.pdf else []
         if app.env.doc2path(pagename).suffix == ".ipynb":
             offered.append(("Notebook", "fas fa-code", up(f"_sources/{pagename}.ipynb", 1)))
-        buttons[:0] = [{"type": "link", "url": url, "text": text, "icon": icon, "tooltip": f"Download as {text}",
+        if pagename in PAGES:
+            offered.append(("Slides", "fas fa-display", up(f"slides/{pagename.split('/')[1]}.html", 1)))
+        buttons[:0] = [{"type": "link", "url": url, "text": text, "icon": icon, "tooltip": f"This page as {text}",
                         "label": f"download-{text.lower()}-button"} for text, icon, url in offered]
     context["header_buttons"] = buttons
 
