@@ -21,6 +21,7 @@ from vae_lib.widgets import HEADING
 
 BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps; most paragraphs are longer
 FULL = 11  # lines after which a slide takes no further step, of about 16 that it holds
+SHORT = 5  # lines that are too few for a slide of their own
 PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
                      r"</details>\s*</details>\s*", re.DOTALL)
 
@@ -133,7 +134,7 @@ def blocks_of_text(source, leads=False, whole=False):
             kind = "heading" if token["attrs"]["level"] < 3 else "subheading"
             found.append(Block(kind, render(token["children"]), slug(plain(token["children"])), 2))
         elif kind == "paragraph":
-            follows = tokens[i + 1]["type"] != "paragraph" if i + 1 < len(tokens) else leads
+            follows = tokens[i + 1]["type"] not in ("paragraph", "heading") if i + 1 < len(tokens) else leads
             found.append(text(token["children"], follows))
         elif kind == "block_math":
             found.append(Block("equation", html, lines=1.5 + 1.2 * token["raw"].count(r"\\")))
@@ -163,9 +164,13 @@ def prediction(source, leads=False):
     right = re.match(r"\w\)", reply)
     marked = [block._replace(html=block.html.replace(f"<li>{right[0]}", f'<li class="right">{right[0]}'), note="")
               for block in asked] if right else []
-    return [*before, *[turn][:len(before)], Block("subheading", title.rstrip(":")),
-            *blocks_of_text(question[0].upper() + question[1:]), *asked,
-            turn, Block("subheading", answer), *marked, *blocks_of_text(reply), turn, back, *after]
+    opening = [*before, *[turn][:len(before)], Block("subheading", title.rstrip(":"))]
+    heading = [block for block in before[:1] if block.kind == "heading"]
+    if sum(block.lines for block in before[len(heading):]) < SHORT:
+        opening = [*heading, opening[-1], *before[len(heading):]]
+    parted = [turn, back] if leads or sum(block.lines for block in after) > SHORT else []
+    return [*opening, *blocks_of_text(question[0].upper() + question[1:]), *asked,
+            turn, Block("subheading", answer), *marked, *blocks_of_text(reply), *parted, *after]
 
 
 # Code and its outputs

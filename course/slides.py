@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from course import pages
 from course.assets import asset
-from course.slide_blocks import FULL, PARSE, Block, blocks, render, title_blocks
+from course.slide_blocks import FULL, PARSE, SHORT, Block, blocks, render, title_blocks
 from vae_lib.files import write_whole
 
 FOLDER, WEB = Path("build/slides"), Path("course/web")
@@ -32,16 +32,20 @@ def default_types(cells):
     """The slide_type of each cell of a page.
 
     A heading opens a section. Text with the code behind it is a step; a step opens a slide, unless the one before has
-    room for it; text with nothing behind it is a remark on what stands before. Left out: the cell of imports that
-    opens a page, the text on it, and the references."""
+    room for it or holds only the first words of a section. Short text with nothing or a heading behind it is a remark
+    on what stands before. Left out: the cell of imports that opens a page, the text on it, and the references."""
     types, lines = [], 0.0
     first = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), None)
-    heights = [sum(block.lines for block in blocks(cell)) for cell in cells]
+    contents = [blocks(cell) for cell in cells]
+    heights = [sum(block.lines for block in content) for content in contents]
     sections = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
     for i, cell in enumerate(cells):
         stops = (k for k in range(i + 1, len(cells)) if cells[k].cell_type == "markdown")
         step = range(i, next(stops, len(cells)))
-        height = sum(heights[k] for k in step)
+        height, said = sum(heights[k] for k in step), heights[i]
+        inner = [k for k, block in enumerate(contents[i]) if k and block.kind.endswith("heading")]
+        if inner:  # the text in front of a heading inside the cell
+            said = sum(block.lines for block in contents[i][:inner[0]])
         if i == first:
             kind = "skip"
         elif i == 0 or cell.source.startswith("## "):
@@ -50,13 +54,15 @@ def default_types(cells):
             kind = "notes"
         elif cell.cell_type == "code":
             kind = "-"
-        elif "<details>" in cell.source or cell.source.startswith("### ") or i - 1 == first:
+        elif cell.source.startswith("### ") or i - 1 == first:
             kind = "subslide"
         else:
-            remark = len(step) == 1 and height < 4 and "$$" not in cell.source
-            kind = "-" if remark or lines + height < FULL else "subslide"
+            remark = (inner or len(step) == 1 and "$$" not in cell.source) and said < SHORT
+            opening = types[-1] == "slide" and lines < SHORT
+            room = "<details>" not in cell.source and (remark or lines + height < FULL)
+            kind = "-" if opening or room else "subslide"
         if cell.cell_type == "markdown" and kind != "notes":
-            lines = height if kind in OPENERS else lines + height
+            lines = height - said * bool(inner) if inner or kind in OPENERS else lines + height
         types.append(kind)
     return types
 
@@ -84,7 +90,8 @@ def groups(cells):
         if kind in OPENERS or not found:
             found.append((kind, title, [], []))
         for block in content:
-            if block.kind == "break" or block.kind.endswith("heading") and found[-1][3]:
+            joins = kind == "-" and block is content[0]
+            if block.kind == "break" or block.kind.endswith("heading") and found[-1][3] and not joins:
                 found.append(("slide" if block.kind == "heading" else "subslide", title, [], []))
             if block.kind.endswith("heading"):
                 title = block.html if block.kind == "heading" else title

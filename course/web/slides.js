@@ -24,6 +24,7 @@ async function start() {
   fitFormulas(source);
   fitPictures(source);
   for (let high = measure(source); high.length; high = measure(source)) high.forEach(halve);
+  if ([...source.querySelectorAll(".code + .output")].filter(bringTail).length) measure(source);
   const columns = [...source.children].map(column => [...column.children].flatMap(slidesOf));
   const slides = columns.flat();
   slides.forEach((slide, i) => slide.append(make("footer", "", `<span>${document.title}</span><span>${i + 1} / ${slides.length}</span>`)));
@@ -46,14 +47,21 @@ function make(name, kind, html, children = []) {
 function slidesOf(group) {
   const blocks = [...group.querySelectorAll(".block")].map(element => ({ element, ...heights.get(element) }));
   const notes = notesOf(group);
+  let waiting = ""; // what is said to a picture that leaves no room for it
   return bestDivision(blocks).reduce((slides, [from, to]) => {
-    const part = blocks.slice(from, to), spoken = part.map(block => notes.get(block.element)).join("");
+    const part = blocks.slice(from, to), spoken = waiting + part.map(block => notes.get(block.element)).join("");
+    waiting = "";
     if (slides.length && isStray(part)) {
       slides.at(-1).querySelector("aside").innerHTML += spoken;
       return slides;
     }
+    if (isStray(part) && blocks[to]?.element.matches(".picture")) {
+      waiting = spoken;
+      return slides;
+    }
     const body = make("div", `body ${density(part)}`, "", part.map(block => block.element));
     growPictures(part);
+    growCode(part);
     const slide = make("section", "slide", "", [group.querySelector("h2").cloneNode(true), body, make("aside", "notes", spoken)]);
     if (part.some(block => block.element.matches(".number"))) slide.classList.add("title");
     if (part[0].element.dataset.continued) slide.querySelector("h2").append(" (continued)");
@@ -113,6 +121,16 @@ function growPictures(part) {
   for (const img of pictures) scalePicture(img, Math.min(img.most, img.scale + room / img.getAttribute("height")));
 }
 
+// Where a slide has room below, its code takes a larger size, as long as no line grows over its end.
+function growCode(part) {
+  const typed = part.map(block => block.element.querySelector("pre")).filter(Boolean), name = density(part);
+  if (!["tight", "dense"].includes(name) || part.some(block => block.element.matches(".picture")) || !typed.length) return;
+  const total = typed.reduce((sum, pre) => sum + heights.get(pre.parentElement)[name], 0);
+  const letters = Math.max(...typed.map(pre => pre.style.getPropertyValue("--letters")));
+  const size = Math.min(29, 24 * (1 + (HIGH - height(part, name)) / total), 1755 / letters / 0.61);
+  for (const pre of typed) pre.style.fontSize = `${Math.max(24, size)}px`;
+}
+
 // Note the height in px of all blocks in each density, and return those that no slide can hold.
 function measure(source) {
   const blocks = [...source.querySelectorAll(".block")];
@@ -143,6 +161,20 @@ function halve(block) {
   block.after(second);
 }
 
+// Where code and its output have no room on one slide: let the end of the code, from an empty line on, go with the output.
+function bringTail(output) {
+  const code = output.previousElementSibling, over = height([code, output].map(block => heights.get(block)), "dense") - HIGH;
+  const lines = parts(code), line = heights.get(code).dense / lines.length;
+  const start = lines.findLastIndex((text, i) => !text && (i + 1) * line > over && i >= lines.length / 3);
+  if (over <= 0 || start < 0) return false;
+  const tail = code.cloneNode(true);
+  code.querySelector("pre").innerHTML = lines.slice(0, start).join("\n");
+  tail.querySelector("pre").innerHTML = lines.slice(start + 1).join("\n");
+  tail.dataset.continued = "yes";
+  code.after(tail);
+  return true;
+}
+
 const height = (part, name) => part.reduce((sum, block) => sum + block[name], GAP[name] * (part.length - 1));
 const density = part => Object.keys(GAP).find(name => height(part, name) <= HIGH) ?? "dense";
 
@@ -165,8 +197,8 @@ function costOf(blocks, from, to) {
   const part = blocks.slice(from, to), name = density(part), used = height(part, name) / HIGH;
   if (used > 1 && part.length > 1) return Infinity;
   const last = part.at(-1).element, next = blocks[to]?.element, is = (element, kinds) => element?.matches(kinds);
-  let cost = 10 + 6 * Math.max(0, 1 - used) ** 2 + ({ tight: 2, dense: 4 }[name] ?? 0);
-  if (next && is(last, ".lead, .question")) cost += 12; // a sentence that leads to what the next slide shows
+  let cost = 9 + 6 * Math.max(0, 1 - used) ** 2 + ({ tight: 2, dense: 14 }[name] ?? 0);
+  if (next && is(last, ".lead, .question")) cost += 16; // a sentence that leads to what the next slide shows
   if (is(next, ".output") && is(last, ".code")) cost += 5;
   if (is(next, ".picture") && is(last, ".text")) cost += 4;
   if (blocks.length > part.length && isStray(part)) cost += 9;
