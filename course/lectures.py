@@ -14,6 +14,7 @@ import nbformat
 from jinja2 import Environment, StrictUndefined
 
 from course import exercises, pages
+from course.slide_blocks import slug
 from vae_lib import answers
 from vae_lib.widgets import slider
 
@@ -55,6 +56,12 @@ def section(number, heading=None):
     return f"[{heading}]({path.name}#{heading.replace(' ', '-')})"
 
 
+def taught(number, heading):
+    """A link to a section of a page, and one to its slides in the built site."""
+    stem = page(number)[0].stem
+    return f'{section(number, heading)} (<a href="../slides/{stem}.html#/{slug(heading)}">slides</a>)'
+
+
 @functools.cache
 def entries(number):
     """File name and exercises of a page."""
@@ -81,7 +88,7 @@ def homework(*numbers):
 
 def mistake(number, words):
     """What `answer` says of a known mistake, found by some of its words."""
-    link = exercise(number, "[{0.number}]({link})")
+    link = exercise(number, "[exercise {0.number}]({link})")
     messages = [message for message, _ in answers.exercises(number.partition(".")[0])[number].mistakes]
     return f"“{the_one(f'mistake of {number}', messages, words)}” ({link})"
 
@@ -150,7 +157,7 @@ def render():
     table: its bars are escaped."""
     environment = Environment(undefined=StrictUndefined, finalize=lambda text: text.replace("|", r"\|"))
     environment.globals |= {each.__name__: each for each in (
-        section, exercise, homework, mistake, vote, reason, printed, sliders, time, clock)}
+        section, taught, exercise, homework, mistake, vote, reason, printed, sliders, time, clock)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render() + "\n"
 
 

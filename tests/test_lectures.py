@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course import exam, lectures, pages
+from course import exam, lectures, pages, slides
 
 PLAN = {"Lecture 1: the bound": ["00", "01", "02"], "Lecture 2: its two terms": ["04", "05", "06"],
         "Lecture 3: two networks, one bound": ["03", "07"], "Lecture 4: the model": ["08", "09"],
@@ -92,6 +92,14 @@ def test_links_lead_to_headings(page):
 def test_a_reference_that_leads_nowhere_is_refused(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+def test_every_link_to_slides_leads_to_a_section_of_a_deck(page):
+    links = re.findall(r'href="\.\./slides/(\w+)\.html#/([^"]+)"', page)
+    decks = {stem: slides.deck("", slides.groups(nbformat.read(f"notebooks/{stem}.ipynb", as_version=4).cells))
+             for stem in {stem for stem, _ in links}}
+    assert len(decks) == 14 and len(links) > 60
+    assert [(stem, anchor) for stem, anchor in links if f'id="{anchor}"' not in decks[stem]] == []
 
 
 def test_what_is_pulled_is_what_stands_there():
