@@ -34,7 +34,7 @@ def stage(source):
                                                            found=pages.paths(folder=pages.FOLDER / name))
         (source / f"{name}.md").write_text(text, encoding="utf-8")
     text = re.sub(r"\]\(([^)\s]+)\)", lambda link: f"]({site_pages.anchor(link[1]).rstrip('-')})", lectures.render())
-    text = text.replace("`build/slides/index.html`", '<a href="../slides/index.html">this list</a>')
+    text = text.replace("`slides/index.html`", '<a href="../slides/index.html">slides/index.html</a>')
     (source / "notebooks/lectures.md").write_text(text, encoding="utf-8")
 
 
