@@ -21,7 +21,7 @@ from vae_lib.recipes import pretrained
 SOURCES = Path(__file__).parent / "web"
 FILE = Path("build/site/live.html")
 POINTS, HALF_WIDTH = 401, 6.0  # the grid's points for each latent, and where it ends
-NODES = 10  # of Gauss and Hermite's rule, for each latent
+NODES = 8, 16  # of Gauss and Hermite's rule, for each latent: while a hand draws, and when it rests
 BINS, FROM, WIDTH = 50, -300, 6  # the histogram of log p(x): bars, where the first begins, nats a bar
 
 
@@ -31,7 +31,7 @@ def text_of(tensor, kind="<f2"):
 
 
 def linear(layer):
-    return [text_of(layer.weight.detach()), text_of(layer.bias.detach())]
+    return [text_of(layer.weight.detach().T), text_of(layer.bias.detach())]
 
 
 def axis():
@@ -46,6 +46,12 @@ def tables(model):
         hidden.append(model.decoder.stages(z))
         sums.append(softplus(model.decoder.to_output(hidden[-1])).sum(1))
     return torch.cat(hidden), torch.cat(sums)
+
+
+def hermite(count):
+    """Nodes and weights of Gauss and Hermite's rule for N(0, 1)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return {"nodes": nodes.tolist(), "weights": (weights / weights.sum()).tolist()}
 
 
 @torch.no_grad()
@@ -66,13 +72,11 @@ def build(path=FILE):
     digits = (sample().test > 127).flatten(1).double()
     found = log_px(model, hidden, sums, digits)
     counts, _ = np.histogram(found.clamp(FROM, FROM + BINS * WIDTH - 1e-6), BINS, (FROM, FROM + BINS * WIDTH))
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    hermite = {"nodes": nodes.tolist(), "weights": (weights / weights.sum()).tolist()}
     data = {
         "encoder": [linear(stage[0]) for stage in model.encoder.stages], "to_mu": linear(model.encoder.to_mu),
         "to_log_var": linear(model.encoder.to_log_var), "decoder": [linear(stage[0]) for stage in model.decoder.stages],
         "to_output": linear(model.decoder.to_output), "points": POINTS, "half_width": HALF_WIDTH,
-        "sums": text_of(sums, "<f4"), "hermite": hermite,
+        "sums": text_of(sums, "<f4"), "hermite": [hermite(count) for count in NODES],
         "histogram": {"from": FROM, "width": WIDTH, "counts": counts.tolist()},
         "ranks": sorted(round(value, 1) for value in found.tolist())}
     page = (SOURCES / "live.html").read_text(encoding="utf-8")

@@ -26,14 +26,12 @@ const hidden = new Float32Array(N * N * WIDTH);  // h(z) there, filled by prepar
 
 const silu = value => value / (1 + Math.exp(-value));
 const sigmoid = value => 1 / (1 + Math.exp(-value));
-const softplus = value => Math.max(value, 0) + Math.log(1 + Math.exp(-Math.abs(value)));
 
-function linear({weight, bias}, input) {
-  const output = new Float64Array(bias), width = input.length;
-  for (let i = 0, k = 0; i < output.length; i++) {
-    let sum = 0;
-    for (let j = 0; j < width; j++) sum += weight[k++] * input[j];
-    output[i] += sum;
+function linear({weight, bias}, input) {  // weight: for each input, the outputs' numbers one after another
+  const output = new Float64Array(bias), width = output.length;
+  for (let j = 0, k = 0; j < input.length; j++, k += width) {
+    const value = input[j];
+    if (value) for (let i = 0; i < width; i++) output[i] += weight[k + i] * value;
   }
   return output;
 }
@@ -49,18 +47,40 @@ function decode(z) {
   return linear(toOutput, through(decoder, Float64Array.from(z)));
 }
 
-const logProb = (x, logits) => logits.reduce((sum, logit, d) => sum + x[d] * logit - softplus(logit), 0);
-
-async function prepare(progress) {
-  for (let i = 0, since = performance.now(); i < N; i++) {
-    for (let j = 0; j < N; j++)
-      hidden.set(through(decoder, Float64Array.of(i * STEP - HALF, j * STEP - HALF)), (i * N + j) * WIDTH);
-    if (performance.now() - since > 40) {
-      progress(i / N);
-      await new Promise(resolve => setTimeout(resolve));
-      since = performance.now();
-    }
+function logProb(x, logits) {  // the sum of x * logit - softplus(logit); a product of 784 factors below 2 has one log
+  let sum = 0, product = 1;
+  for (let d = 0; d < 784; d++) {
+    sum += x[d] * logits[d] - Math.max(logits[d], 0);
+    product *= 1 + Math.exp(-Math.abs(logits[d]));
   }
+  return sum - Math.log(product);
+}
+
+async function inParts(rows, work, progress) {  // so that a hand can draw meanwhile
+  for (let i = 0, since = performance.now(); i < rows; i++) {
+    work(i);
+    if (performance.now() - since < 25) continue;
+    progress(i / rows);
+    await new Promise(resolve => setTimeout(resolve));
+    since = performance.now();
+  }
+}
+
+const hiddenAt = (i, j) => through(decoder, Float64Array.of(i * STEP - HALF, j * STEP - HALF));
+
+async function prepareCoarse(progress) {  // every second point, and h(z) interpolated between them
+  const half = (N + 1) / 2, row = half * WIDTH, run = new Float64Array(half * row);
+  await inParts(half, i => {
+    for (let j = 0; j < half; j++) run.set(hiddenAt(2 * i, 2 * j), i * row + j * WIDTH);
+  }, progress);
+  const rows = finer(run, half, row, 2);
+  for (let i = 0; i < N; i++) hidden.set(finer(rows.subarray(i * row, (i + 1) * row), half, WIDTH, 2), i * N * WIDTH);
+}
+
+async function prepareRest(progress) {
+  await inParts(N, i => {
+    for (let j = 0; j < N; j++) if ((i | j) & 1) hidden.set(hiddenAt(i, j), (i * N + j) * WIDTH);
+  }, progress);
 }
 
 // log p(x, z) on the grid
@@ -71,7 +91,7 @@ function logJoint(x) {
   for (let d = 0; d < 784; d++) {
     if (!x[d]) continue;
     c += toOutput.bias[d];
-    for (let k = 0; k < WIDTH; k++) v[k] += toOutput.weight[d * WIDTH + k];
+    for (let k = 0; k < WIDTH; k++) v[k] += toOutput.weight[k * 784 + d];
   }
   for (let i = 0, g = 0, k = 0; i < N; i++) {
     for (let j = 0; j < N; j++, g++) {
@@ -84,27 +104,36 @@ function logJoint(x) {
   return {joint, highest};
 }
 
-// log p(x) by the trapezoid rule. The sums over every second row, every second column and every second diagonal each
-// should be half of the whole. Where one is not, the posterior is too narrow for the grid, and the decoder is run at the
-// points halfway between those that hold its mass.
-function logSum(x, joint, highest) {
-  const sums = [[0, 0], [0, 0]], marked = new Set();
-  for (let i = 0, g = 0; i < N; i++)
-    for (let j = 0; j < N; j++, g++) if (joint[g] > highest - 40) sums[i & 1][j & 1] += Math.exp(joint[g] - highest);
-  const [[a, b], [c, d]] = sums, whole = a + b + c + d;
-  const uneven = Math.max(...[[a + b, c + d], [a + c, b + d], [a + d, b + c]].map(([p, q]) => Math.abs(Math.log(p / q))));
-  if (uneven < 0.01) return highest + Math.log(whole) + 2 * Math.log(STEP);
+// log p(x) by the trapezoid rule. Where few points hold the posterior's mass, it is too narrow for the grid. So the square
+// about each of them, of side STEP, is cut into parts * parts squares, and the decoder is run at the middle of each.
+const POINTS_TO_RUN = 800;
+
+function fineSum(x, joint, highest) {
+  const marked = new Set();
   for (let i = 0, g = 0; i < N; i++)
     for (let j = 0; j < N; j++, g++)
       if (joint[g] > highest - 16)
-        for (const k of [-1, 0, 1]) for (const l of [-1, 0, 1]) if (k || l) marked.add((2 * i + k) * 4 * N + 2 * j + l);
-  let more = 0;
+        for (const k of [-1, 0, 1]) for (const l of [-1, 0, 1]) marked.add((i + k) * 2 * N + j + l + 1);
+  const parts = Math.ceil(Math.sqrt(POINTS_TO_RUN / marked.size));
+  if (parts === 1) return coarseSum(joint, highest);
+  const offsets = Array.from({length: parts}, (_, k) => (k + 0.5) / parts - 0.5);
+  let sum = 0;
   for (const key of marked) {
-    const column = ((key + 1) % (4 * N)) - 1, row = (key - column) / (4 * N);
-    const z = [row * STEP / 2 - HALF, column * STEP / 2 - HALF];
-    more += Math.exp(logProb(x, decode(z)) - (z[0] ** 2 + z[1] ** 2) / 2 - LOG_2PI - highest);
+    const row = Math.floor(key / (2 * N)), column = key % (2 * N) - 1;
+    for (const k of offsets) {
+      for (const l of offsets) {
+        const z = [(row + k) * STEP - HALF, (column + l) * STEP - HALF];
+        sum += Math.exp(logProb(x, decode(z)) - (z[0] ** 2 + z[1] ** 2) / 2 - LOG_2PI - highest);
+      }
+    }
   }
-  return highest + Math.log(whole + more) + 2 * Math.log(STEP / 2);
+  return highest + Math.log(sum) + 2 * Math.log(STEP / parts);
+}
+
+function coarseSum(joint, highest) {
+  let sum = 0;
+  for (const value of joint) if (value > highest - 40) sum += Math.exp(value - highest);
+  return highest + Math.log(sum) + 2 * Math.log(STEP);
 }
 
 // For the pictures: the posterior between the grid's points
@@ -145,7 +174,7 @@ function turned(values, rows, columns) {
   return output;
 }
 
-function posterior(x) {
+function posterior(x, exact) {
   const {joint, highest} = logJoint(x), box = boxOf(joint, highest - 18);
   const rows = box.bottom - box.top + 1, columns = box.right - box.left + 1;
   const factor = Math.max(1, Math.min(4, Math.floor(240 / Math.max(rows, columns))));
@@ -161,22 +190,22 @@ function posterior(x) {
   let cut = false;  // whether mass lies at the grid's edge
   for (let i = 0; i < N; i++)
     cut ||= Math.max(joint[i], joint[(N - 1) * N + i], joint[i * N], joint[i * N + N - 1]) > highest - 8;
-  return {logPx: logSum(x, joint, highest), cut, density, high, wide, step,
+  return {logPx: (exact ? fineSum(x, joint, highest) : coarseSum(joint, highest)), exact, cut, density, high, wide, step,
           low: [box.top * STEP - HALF, box.left * STEP - HALF]};
 }
 
-// E_q by Gauss and Hermite's rule: 10 nodes for each latent
-const {nodes: NODES, weights: WEIGHTS} = data.hermite;
+// E_q by Gauss and Hermite's rule
 
-function measure(x) {
+function measure(x, exact = true) {  // not exact: log p(x) by the grid alone and half the nodes, for a hand that moves
   const {mu, logVar} = encode(x), std = logVar.map(value => Math.exp(value / 2));
+  const {nodes, weights} = data.hermite[exact ? 1 : 0];
   let reconstruction = 0;
-  NODES.forEach((a, i) => NODES.forEach((b, j) => {
-    reconstruction += WEIGHTS[i] * WEIGHTS[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
+  nodes.forEach((a, i) => nodes.forEach((b, j) => {
+    reconstruction += weights[i] * weights[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
   }));
   const kl = [0, 1].reduce((sum, k) => sum + (mu[k] ** 2 + Math.exp(logVar[k]) - logVar[k] - 1) / 2, 0);
-  const exact = posterior(x), elbo = reconstruction - kl;
-  return {mu, logVar, std, reconstruction, kl, elbo, gap: exact.logPx - elbo, ...exact};
+  const found = posterior(x, exact), elbo = reconstruction - kl;
+  return {mu, logVar, std, reconstruction, kl, elbo, gap: found.logPx - elbo, ...found};
 }
 
 // From strokes to MNIST's form. A stroke is a list of points [x, y] in any unit, y downwards.
@@ -240,7 +269,7 @@ const PRESETS = {
 // The page: what is drawn, where the point stands, and everything that follows from the two
 
 const state = {strokes: [], x: new Float64Array(784), found: null, point: [0, 0], follows: true, view: null, ready: false,
-               eps: [0, 0], noise: new Float64Array(784)};
+               complete: false, eps: [0, 0], noise: new Float64Array(784)};
 const MAP = 4, TILES = 16;  // the whole map shows [-4, 4] squared
 const reduceTo = (value, low, high) => Math.min(high, Math.max(low, value));
 const nats = value => value.toFixed(Math.abs(value) < 10 ? 2 : 1).replace("-", "−");
@@ -382,9 +411,9 @@ function makeMosaic() {
 }
 
 function drawNumbers() {
-  const {logPx, elbo, gap, reconstruction, kl, cut} = state.found;
+  const {logPx, elbo, gap, reconstruction, kl, cut, exact} = state.found;
   for (const [id, value] of Object.entries({"log-px": logPx, elbo, gap, reconstruction, kl}))
-    byId(id).textContent = nats(value);
+    byId(id).textContent = (exact || id === "kl" ? "" : "≈ ") + nats(value);
   for (const [id, width] of [["bar-gap", gap], ["bar-kl", kl]])
     byId(id).style.width = `${reduceTo(100 * width / Math.max(gap, kl, 10), 0, 100)}%`;
   const {from, width, counts} = data.histogram;
@@ -409,14 +438,16 @@ function drawPoint() {
   byId("log-px-given-z").textContent = nats(logProb(state.x, logits));
 }
 
-let times = [];
+let times = [], waitingForRest = null;
 
-function update() {  // after a stroke, or a part of one
+function update(resting = true) {
+  const exact = resting && state.complete;
+  clearTimeout(waitingForRest);
   if (!state.ready) return drawPad();
   const start = performance.now();
   drawPad();
   state.x = toMnist(state.strokes);
-  state.found = measure(state.x);
+  state.found = measure(state.x, exact);
   state.view = viewOf(state.found);
   if (state.follows) state.point = state.found.mu.map(value => reduceTo(value, -MAP, MAP));
   drawMaps();
@@ -425,7 +456,8 @@ function update() {  // after a stroke, or a part of one
   drawPoint();
   times = [...times.slice(-50), performance.now() - start];
   byId("milliseconds").textContent = times.at(-1).toFixed(0);
-  announce();
+  if (exact) announce();
+  else if (state.complete) waitingForRest = setTimeout(update, 120);
 }
 
 let waiting = null;
@@ -444,7 +476,7 @@ let asked = false;
 function soon() {
   if (asked) return;
   asked = true;
-  requestAnimationFrame(() => { asked = false; update(); });
+  requestAnimationFrame(() => { asked = false; update(false); });
 }
 
 function movePoint(z) {
@@ -532,9 +564,14 @@ byId("bars").append(...data.histogram.counts.map(count => Object.assign(document
   {style: `height: ${100 * count / Math.max(...data.histogram.counts)}%`})));
 drawAgain();
 drawPad();
-prepare(share => { byId("status").textContent = `The grid is prepared: ${Math.round(100 * share)} %`; }).then(() => {
+const progress = words => share => { byId("status").textContent = `${words}: ${Math.round(100 * share)} %`; };
+(async () => {
+  await prepareCoarse(progress("The page gets ready. You can draw already"));
   state.ready = true;
   byId("page").removeAttribute("aria-busy");
   if (state.strokes.length) update(); else choose("4");
-});
+  await prepareRest(progress("The numbers marked ≈ become exact"));
+  state.complete = true;
+  update();
+})();
 window.vae = {encode, decode, measure, toMnist, presets: PRESETS, choose, times: () => times, state};
