@@ -34,7 +34,7 @@ def default_types(cells):
     A heading opens a section. Text with the code behind it is a step; a step opens a slide, unless the one before has
     room for it or holds only the first words of a section. Short text with nothing or a heading behind it is a remark
     on what stands before. Left out: the cell of imports that opens a page, the text on it, and the references."""
-    types, lines = [], 0.0
+    types, lines, opened = [], 0.0, False
     first = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), None)
     contents = [blocks(cell) for cell in cells]
     heights = [sum(block.lines for block in content) for content in contents]
@@ -43,7 +43,8 @@ def default_types(cells):
         stops = (k for k in range(i + 1, len(cells)) if cells[k].cell_type == "markdown")
         step = range(i, next(stops, len(cells)))
         height, said = sum(heights[k] for k in step), heights[i]
-        inner = [k for k, block in enumerate(contents[i]) if k and block.kind.endswith("heading")]
+        asks = "<details>" in cell.source
+        inner = [k for k, block in enumerate(contents[i]) if k and block.kind.endswith("heading") and not asks]
         if inner:  # the text in front of a heading inside the cell
             said = sum(block.lines for block in contents[i][:inner[0]])
         if i == first:
@@ -58,11 +59,12 @@ def default_types(cells):
             kind = "subslide"
         else:
             remark = (inner or len(step) == 1 and "$$" not in cell.source) and said < SHORT
-            opening = types[-1] == "slide" and lines < SHORT
-            room = "<details>" not in cell.source and (remark or lines + height < FULL)
+            opening = opened and lines < SHORT
+            room = not asks and (remark or lines + height < FULL)
             kind = "-" if opening or room else "subslide"
         if cell.cell_type == "markdown" and kind != "notes":
             lines = height - said * bool(inner) if inner or kind in OPENERS else lines + height
+            opened = kind == "slide" or bool(inner)
         types.append(kind)
     return types
 

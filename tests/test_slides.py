@@ -42,6 +42,7 @@ MEASURE = """() => Reveal.configure({ viewDistance: 1000 }) ?? Reveal.getSlides(
   const inner = [...slide.querySelectorAll(".block")].map(block => block.getBoundingClientRect().bottom);
   return { number: i + 1, right, bottom, lowest: Math.max(...inner), footer: footer.top, shown: footer.bottom, cut,
     letters: Math.min(...letters), dollars, errors: slide.querySelectorAll("[data-mml-node=merror], mjx-merror").length,
+    alone: !slide.querySelector(".block:not(.output)"),
     tags: [...slide.querySelectorAll(".equation mjx-assistive-mml mtext")].map(tag => tag.textContent),
     title: slide.querySelector("h2").textContent, notes: slide.querySelector("aside")?.textContent ?? "" };
 })"""
@@ -92,6 +93,20 @@ def test_stored_slide_types_are_obeyed_and_others_have_defaults():
     assert "Unseen" not in html and "book" not in html and "import" not in html
     assert re.search(r'<aside class="notes"><p>Said.</p>\s*</aside>', html)
     assert re.search(r'fragment" data-fragment-index="7"><p>Later', html)
+
+
+def test_what_is_too_short_for_a_slide_stays_with_its_neighbour():
+    predict = ("<details><summary><b>Predict, then run:</b> more or less?</summary>\n\n- a) More.\n- b) Less.\n\n"
+               "<details><summary>Answer</summary>\n\nb). It costs.\n\n</details>\n</details>\n")
+    cells = [cell("# 99 · Why?\n\nBecause."), cell("import math", "code"), cell("On the imports."),
+             cell("## One\n\nA short opening."), cell("Long:\n" + "- An item.\n" * 12), cell("x = 1", "code"),
+             cell("A remark.\n\n## Two\n\nAnother opening."), cell(predict), cell(predict + "Words about the answer.")]
+    assert slides.slide_types(cells) == "slide skip subslide slide - - - - subslide".split()
+    found = slides.groups(cells)[2:]
+    assert [re.sub("<.*?>", "", title) for _, title, _, _ in found] == [
+        "One", "Two · Predict, then run", "Two · Answer", "Two · Predict, then run", "Two · Answer"]
+    assert "A remark" in found[0][3][-1][0].html and "Another opening" in found[1][3][0][0].html
+    assert "Words about" in found[-1][3][-1][0].html
 
 
 def test_other_details_and_outputs_are_refused():
@@ -171,6 +186,7 @@ def test_every_slide_fits_and_can_be_read(path, measured):
     for slide in sizes:
         assert slide["right"] <= 1920 and slide["lowest"] <= slide["footer"] and slide["bottom"] <= 1080, slide
         assert slide["shown"] <= 1080 and slide["cut"] == "", slide
+        assert not slide["alone"] or slide["bottom"] > 700, slide  # an output alone fills its slide
         assert slide["letters"] >= 24 and slide["errors"] == slide["dollars"] == 0, slide
     assert heard["console"] == []
     assert all(request.startswith(("file://", "data:")) for request in heard["requests"])
