@@ -165,9 +165,9 @@ def prediction(source, leads=False):
     marked = [block._replace(html=block.html.replace(f"<li>{right[0]}", f'<li class="right">{right[0]}'), note="")
               for block in asked] if right else []
     opening = [*before, *[turn][:len(before)], Block("subheading", title.rstrip(":"))]
-    heading = [block for block in before[:1] if block.kind == "heading"]
-    if sum(block.lines for block in before[len(heading):]) < SHORT:
-        opening = [*heading, opening[-1], *before[len(heading):]]
+    told = next((k for k in range(len(before), 0, -1) if before[k - 1].kind == "heading"), 0)
+    if sum(block.lines for block in before[told:]) < SHORT:
+        opening = [*before[:told], opening[-1], *before[told:]]
     parted = [turn, back] if leads or sum(block.lines for block in after) > SHORT else []
     return [*opening, *blocks_of_text(question[0].upper() + question[1:]), *asked,
             turn, Block("subheading", answer), *marked, *blocks_of_text(reply), *parted, *after]

@@ -44,7 +44,8 @@ def default_types(cells):
         step = range(i, next(stops, len(cells)))
         height, said = sum(heights[k] for k in step), heights[i]
         asks = "<details>" in cell.source
-        inner = [k for k, block in enumerate(contents[i]) if k and block.kind.endswith("heading") and not asks]
+        kinds = ("heading",) if asks else ("heading", "subheading")
+        inner = [k for k, block in enumerate(contents[i]) if k and block.kind in kinds]
         if inner:  # the text in front of a heading inside the cell
             said = sum(block.lines for block in contents[i][:inner[0]])
         if i == first:
@@ -60,8 +61,8 @@ def default_types(cells):
         else:
             remark = (inner or len(step) == 1 and "$$" not in cell.source) and said < SHORT
             opening = opened and lines < SHORT
-            room = not asks and (remark or lines + height < FULL)
-            kind = "-" if opening or room else "subslide"
+            room = not asks and lines + height < FULL
+            kind = "-" if remark or opening or room else "subslide"
         if cell.cell_type == "markdown" and kind != "notes":
             lines = height - said * bool(inner) if inner or kind in OPENERS else lines + height
             opened = kind == "slide" or bool(inner)
