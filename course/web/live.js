@@ -190,21 +190,41 @@ function posterior(x, exact) {
   let cut = false;  // whether mass lies at the grid's edge
   for (let i = 0; i < N; i++)
     cut ||= Math.max(joint[i], joint[(N - 1) * N + i], joint[i * N], joint[i * N + N - 1]) > highest - 8;
-  return {logPx: (exact ? fineSum(x, joint, highest) : coarseSum(joint, highest)), exact, cut, density, high, wide, step,
+  return {logPx: exact ? fineSum(x, joint, highest) : coarseSum(joint, highest), joint, exact, cut, density, high, wide, step,
           low: [box.top * STEP - HALF, box.left * STEP - HALF]};
 }
 
-// E_q by Gauss and Hermite's rule
+// E_q log p(x|z): by Gauss and Hermite's rule where q is narrow, else over the grid, by the trapezoid rule
+
+function hermite(x, mu, std, {nodes, weights}) {
+  let sum = 0;
+  nodes.forEach((a, i) => nodes.forEach((b, j) => {
+    sum += weights[i] * weights[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
+  }));
+  return sum;
+}
+
+function overGrid(joint, mu, std) {
+  const q = [0, 1].map(k => Float64Array.from({length: N}, (_, i) =>
+    Math.exp(-(((i * STEP - HALF - mu[k]) / std[k]) ** 2) / 2)));
+  let sum = 0, total = 0;
+  for (let i = 0, g = 0; i < N; i++) {
+    for (let j = 0; j < N; j++, g++) {
+      const weight = q[0][i] * q[1][j];
+      if (weight < 1e-16) continue;
+      sum += weight * (joint[g] + LOG_2PI + ((i * STEP - HALF) ** 2 + (j * STEP - HALF) ** 2) / 2);
+      total += weight;
+    }
+  }
+  return sum / total;
+}
 
 function measure(x, exact = true) {  // not exact: log p(x) by the grid alone and half the nodes, for a hand that moves
-  const {mu, logVar} = encode(x), std = logVar.map(value => Math.exp(value / 2));
-  const {nodes, weights} = data.hermite[exact ? 1 : 0];
-  let reconstruction = 0;
-  nodes.forEach((a, i) => nodes.forEach((b, j) => {
-    reconstruction += weights[i] * weights[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
-  }));
+  const {mu, logVar} = encode(x), std = logVar.map(value => Math.exp(value / 2)), found = posterior(x, exact);
+  const onGrid = [0, 1].every(k => std[k] > 1.5 * STEP && Math.abs(mu[k]) + 6 * std[k] < HALF);
+  const reconstruction = onGrid ? overGrid(found.joint, mu, std) : hermite(x, mu, std, data.hermite[exact ? 1 : 0]);
   const kl = [0, 1].reduce((sum, k) => sum + (mu[k] ** 2 + Math.exp(logVar[k]) - logVar[k] - 1) / 2, 0);
-  const found = posterior(x, exact), elbo = reconstruction - kl;
+  const elbo = reconstruction - kl;
   return {mu, logVar, std, reconstruction, kl, elbo, gap: found.logPx - elbo, ...found};
 }
 
