@@ -19,7 +19,7 @@ from pygments.lexers import PythonLexer
 
 from vae_lib.widgets import HEADING
 
-BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps; most paragraphs are longer
+BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps, and of one that has a slide of its own
 FULL = 11  # lines after which a slide takes no further step, of about 16 that it holds
 SHORT = 5  # lines that are too few for a slide of their own
 PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
@@ -135,7 +135,8 @@ def blocks_of_text(source, leads=False, whole=False):
             found.append(Block(kind, render(token["children"]), slug(plain(token["children"])), 2))
         elif kind == "paragraph":
             follows = tokens[i + 1]["type"] not in ("paragraph", "heading") if i + 1 < len(tokens) else leads
-            found.append(text(token["children"], follows))
+            alone = [each["type"] for each in tokens[i - 1:i + 2:2]] == ["heading", "heading"]
+            found.append(text(token["children"], follows, TITLE_BUDGET if alone else BUDGET))
         elif kind == "block_math":
             found.append(Block("equation", html, lines=1.5 + 1.2 * token["raw"].count(r"\\")))
         elif kind == "list":
