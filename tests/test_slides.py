@@ -119,6 +119,13 @@ def test_other_details_and_outputs_are_refused():
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_cell_has_a_stored_slide_type(path):
+    known = {"slide", "subslide", "fragment", "-", "skip", "notes"}
+    for each in nbformat.read(path, as_version=4).cells:
+        assert each.metadata.get("slideshow", {}).get("slide_type") in known, each.source[:80]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_explorers_are_cut_between_their_pictures(path):
     for each in nbformat.read(path, as_version=4).cells:
         for output in each.get("outputs", []):
