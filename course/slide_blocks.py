@@ -5,6 +5,7 @@ What a paragraph loses here goes into the speaker's notes, which hold all of it.
 
 import base64
 import io
+import math
 import re
 import struct
 from html import escape
@@ -22,6 +23,7 @@ from vae_lib.widgets import HEADING
 BUDGET, TITLE_BUDGET = 200, 420  # letters of a paragraph that a slide keeps, and of one that has a slide of its own
 FULL = 11  # lines after which a slide takes no further step, of about 16 that it holds
 SHORT = 5  # lines that are too few for a slide of their own
+LEANS = re.compile(r"\s*(It|Its|They|Their|That|This|These|Those|So|Then|And|But|Such|Both)\b")  # on what stands before
 PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
                      r"</details>\s*</details>\s*", re.DOTALL)
 
@@ -97,7 +99,8 @@ def thin(tokens, leads=False, budget=BUDGET):
     """The sentences of a paragraph that its slide keeps, as inline tokens.
 
     A short paragraph stays. Of a longer one: the key sentences, which are bold; the last if it leads to a formula, to
-    a list or to code; the first; then those that define a term, and the others in order, while there is room."""
+    a list or to code; the first; then those that define a term, and the others in order, while there is room. A
+    sentence that leans on the one before it brings that along."""
     found = sentences(tokens)
 
     def rank(i):
@@ -110,6 +113,9 @@ def thin(tokens, leads=False, budget=BUDGET):
         if kept and length > budget and not (i == 0 and length < 2 * budget):
             break
         kept.add(i)
+    for i in range(len(found) - 1, 0, -1):
+        if i in kept and LEANS.match(plain(found[i])):
+            kept.add(i - 1)
     space = {"type": "text", "raw": " "}
     return [token for i in sorted(kept) for token in (*found[i], space)]
 
@@ -126,7 +132,7 @@ def text(tokens, leads=False, budget=BUDGET):
 
 
 def blocks_of_text(source, leads=False, whole=False):
-    """The blocks of Markdown. leads: code follows; whole: lists are kept as they are."""
+    """The blocks of Markdown. leads: code follows; whole: paragraphs and lists are kept as they are."""
     tokens, found = [token for token in PARSE(source) if token["type"] != "blank_line"], []
     for i, token in enumerate(tokens):
         kind, html = token["type"], render([token])
@@ -136,7 +142,7 @@ def blocks_of_text(source, leads=False, whole=False):
         elif kind == "paragraph":
             follows = tokens[i + 1]["type"] not in ("paragraph", "heading") if i + 1 < len(tokens) else leads
             alone = [each["type"] for each in tokens[i - 1:i + 2:2]] == ["heading", "heading"]
-            found.append(text(token["children"], follows, TITLE_BUDGET if alone else BUDGET))
+            found.append(text(token["children"], follows, math.inf if whole else TITLE_BUDGET if alone else BUDGET))
         elif kind == "block_math":
             found.append(Block("equation", html, lines=1.5 + 1.2 * token["raw"].count(r"\\")))
         elif kind == "list":
@@ -170,7 +176,7 @@ def prediction(source, leads=False):
     if sum(block.lines for block in before[told:]) < SHORT:
         opening = [*before[:told], opening[-1], *before[told:]]
     parted = [turn, back] if leads or sum(block.lines for block in after) > SHORT else []
-    return [*opening, *blocks_of_text(question[0].upper() + question[1:]), *asked,
+    return [*opening, *blocks_of_text(question[0].upper() + question[1:], whole=True), *asked,
             turn, Block("subheading", answer), *marked, *blocks_of_text(reply), *parted, *after]
 
 
