@@ -153,8 +153,8 @@ def phone(browser):
     context.close()
 
 
-# What a page shows: whether it scrolls sideways, its formulas in error, the colours behind its figures, and how many
-# boxes scroll that no keyboard reaches.
+# What a page shows: whether it scrolls sideways, its formulas in error and those that begin left of the screen, the
+# colours behind its figures, and how many boxes scroll that no keyboard reaches.
 MEASURE = """async () => {
   await window.MathJax?.startup.promise;
   await new Promise(resolve => requestAnimationFrame(() => requestAnimationFrame(resolve)));
@@ -162,6 +162,7 @@ MEASURE = """async () => {
   const style = image => getComputedStyle(image).backgroundColor + getComputedStyle(image).filter;
   return {sideways: document.documentElement.scrollWidth > innerWidth,
           errors: all("mjx-merror, [data-mml-node=merror]").length,
+          cut: all("div.math mjx-container").filter(each => each.getBoundingClientRect().left < 0).length,
           colours: [...new Set(all("article img").map(style))].filter(each => each !== "rgb(255, 255, 255)none"),
           unreached: all("div.math, article pre").filter(box => box.scrollWidth > box.clientWidth + 1 &&
             ![box, ...box.querySelectorAll("mjx-container")].some(part => part.tabIndex === 0)).length};

@@ -129,7 +129,8 @@ def close_equations(app, doctree, docname):
         if uses:
             items = "".join(f"<li>{name}: {', '.join(links)}</li>" for name, links in uses.items())
             count = sum(map(len, uses.values()))
-            html += f"<details><summary>Used {count} times</summary><ul>{items}</ul></details>"
+            times = "once" if count == 1 else f"{count} times"
+            html += f"<details><summary>Used {times}</summary><ul>{items}</ul></details>"
         place.replace_self(nodes.raw("", f'<div class="equation-links">{html}</div>', format="html"))
 
 
