@@ -19,6 +19,7 @@ import nbformat
 from jupyter_server.serverapp import list_running_servers
 from nbconvert import HTMLExporter, SlidesExporter
 from nbval.plugin import get_sanitize_patterns
+from playwright.sync_api import sync_playwright
 
 from course import pages
 
@@ -32,6 +33,16 @@ OPEN = "jupyterapp.shell.currentWidget"  # JupyterLab's panel with the notebook
 def chromium():
     """The path of Chromium on this machine, or None."""
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+@contextmanager
+def launched():
+    """A Chromium without a window, while the block runs."""
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        started = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        yield started
+        started.close()
 
 
 def server():

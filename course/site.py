@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from playwright.sync_api import sync_playwright
 from sphinx.cmd.build import build_main
 
 from course import lectures, live, pages, site_pages, slides
-from course.browser import chromium
+from course.browser import chromium, launched
 
 WEB = site_pages.WEB
 
@@ -34,7 +33,6 @@ def stage(source):
                                                            found=pages.paths(folder=pages.FOLDER / name))
         (source / f"{name}.md").write_text(text, encoding="utf-8")
     text = re.sub(r"\]\(([^)\s]+)\)", lambda link: f"]({site_pages.anchor(link[1]).rstrip('-')})", lectures.render())
-    text = text.replace("`slides/index.html`", '<a href="../slides/index.html">slides/index.html</a>')
     (source / "notebooks/lectures.md").write_text(text, encoding="utf-8")
 
 
@@ -59,14 +57,12 @@ def documents(site):
 
 def print_pdfs(site):
     """Print each page of a site into its folder pdf, by Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+    with launched() as browser:
         page = browser.new_page(color_scheme="light")
         for path in documents(site):
             page.goto(path.as_uri())
             page.evaluate("window.MathJax?.startup.promise.then(() => null)")
             page.pdf(path=(site / "pdf" / path.relative_to(site)).with_suffix(".pdf"), format="A4")
-        browser.close()
 
 
 def main(*options):

@@ -7,15 +7,13 @@ from urllib.parse import unquote
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
-from course import pages, site, site_pages
-from course.browser import chromium
+from course import browser, pages, site, site_pages
 
 NUMBER = re.compile(r"\((\d+\.\d+)\)")
 EQUATIONS = {number for path in pages.paths() for number in pages.equations(path)}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
-in_browser = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+in_browser = pytest.mark.skipif(browser.chromium() is None, reason="no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +29,6 @@ def parsed(built):
     """Each page of the site, parsed, with the live page and the decks' index: a dict from its path."""
     others = [built / name for name in ("search.html", "live.html", "slides/index.html")]
     return {path: BeautifulSoup(path.read_text(), "html.parser") for path in [*site.documents(built), *others]}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 def test_every_notebook_is_a_page_and_its_download_is_the_repositorys(built):
@@ -143,9 +133,9 @@ def test_unknown_options_show_the_help(capsys):
 # In a browser
 
 @pytest.fixture
-def phone(browser):
+def phone(chromium):
     """A page of 390 pixels in dark mode, and the list of what it asks for beyond the site or complains about."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page, faults = context.new_page(), []
     page.on("request", lambda request: request.url.startswith(("file://", "data:")) or faults.append(request.url))
     page.on("pageerror", lambda error: faults.append(f"{page.url}: {error}"))
@@ -188,6 +178,15 @@ def serious(page, axe, whole):
             for each in found if each["impact"] in ("serious", "critical")]
 
 
+def test_a_mention_of_a_page_and_an_exercise_lead_on(parsed, built):
+    def links(name, words):
+        return {tag["href"] for tag in parsed[built / f"notebooks/{name}.html"].select("article a[href]")
+                if tag.get_text() == words}
+
+    assert links("02_elbo", "Page 03") == {"03_em_to_vae.html"} and links("02_elbo", "page 02") == set()
+    assert links("exercises/04_gaussian_kl", "Solution 4.1") == {"../solutions/04_gaussian_kl.html#a-budget"}
+
+
 @in_browser
 def test_every_page_works_on_a_phone_in_the_dark_and_axe_finds_no_serious_fault(built, phone):
     page, faults = phone
@@ -200,8 +199,8 @@ def test_every_page_works_on_a_phone_in_the_dark_and_axe_finds_no_serious_fault(
 
 
 @in_browser
-def test_search_finds_a_word_from_a_page_opened_by_double_click(built, browser):
-    page = browser.new_page()
+def test_search_finds_a_word_from_a_page_opened_by_double_click(built, chromium):
+    page = chromium.new_page()
     page.goto((built / "search.html").as_uri())
     page.locator("#search-input, .bd-search input[type=search], form.bd-search input").last.fill("reparameterization")
     page.keyboard.press("Enter")

@@ -9,13 +9,11 @@ from html import unescape
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
 
-from course import pages, slide_blocks, slides
-from course.browser import chromium
+from course import browser, pages, slide_blocks, slides
 
 PAGES = pages.paths()
-needs_chromium = pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chromium on this machine")
 
 # For each slide: its blocks' outer edges, the smallest text, formulas that failed, and typed dollars. All slides are
 # laid out at once: to turn to each takes four times as long.
@@ -74,6 +72,17 @@ def test_thinning_keeps_short_paragraphs_key_sentences_and_what_leads_on():
     assert thinned(long + "So we get", leads=True).endswith("So we get")
     assert "So we get" not in thinned(long + "So we get")
     assert len(thinned(long)) <= slide_blocks.BUDGET < len(long)
+    assert "The ratio falls." in thinned(long + "The ratio falls. **It is the key.**")
+    assert "The ratio falls." not in thinned(long + "The ratio falls. **The key.**")
+
+
+def test_the_question_of_a_vote_is_whole():
+    for path in PAGES:
+        for each in nbformat.read(path, as_version=4).cells:
+            if each.cell_type == "markdown" and "<details>" in each.source:
+                found = slide_blocks.prediction(each.source)
+                options = next(i for i, block in enumerate(found) if block.kind == "list options")
+                assert found[options - 1].html.rstrip("</p> ").endswith("?"), each.source[:80]
 
 
 def test_links_lead_to_decks_or_are_plain_text():
@@ -142,17 +151,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def screen(browser):
+def screen(chromium):
     """One page of the browser for all decks, which keeps the scripts that they share compiled."""
-    return browser.new_page(viewport={"width": 1920, "height": 1080})
+    return chromium.new_page(viewport={"width": 1920, "height": 1080})
 
 
 @contextmanager

@@ -17,6 +17,7 @@ def test_the_benchmark_trains_what_it_times(monkeypatch):
     """Its ways on a few images, but for pythae's, which need not be installed."""
     monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")  # worker processes import it too
     speed = importlib.import_module("speed")
+    monkeypatch.setattr(speed, "BATCH", 64)
     images = load("MNIST", root="sample").train[:256]
     (taken, loss), (bare, _), (stock, of_stock) = (
         way(images) for way in (speed.fit_epoch, speed.bare_epoch, speed.stock_epoch))
@@ -27,7 +28,7 @@ def test_the_benchmark_trains_what_it_times(monkeypatch):
                         lambda precision: asked.append(precision) or set_precision(precision))
     assert speed.fit_epoch(images, "medium")[1] == pytest.approx(loss, rel=0.01)
     assert asked == ["medium", "highest"]  # the others are timed without it
-    x = speed.to_article(images[:128])
+    x = speed.to_article(images[:64])
     first = [speed.article_loss(x, *speed.article_vae(seed)(x)).mean().item() for seed in (1, 2)]
     for way in speed.article_fit, speed.article_loop:
         found = [way(images, steps=2, seed=seed) for seed in (1, 2)]

@@ -31,30 +31,33 @@ html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "foot
 mathjax_path = "tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}}
 
-NUMBER = re.compile(r"\((\d+\.\d+)\)")
+MENTION = re.compile(r"\((\d+\.\d+)\)|\b[Pp]age (\d\d)\b|\b[Aa]ppendix ([AB])\b")  # of an equation or a page
 CHECKED = re.compile(r"^\(\d+\.\d+\) holds ", re.MULTILINE)
 PAGES = {f"notebooks/{path.stem}": path for path in pages.paths(folder=Path(pages.__file__).parents[1] / pages.FOLDER)}
 EQUATIONS = {number: docname for docname, path in PAGES.items() for number in pages.equations(path)}
+NUMBERED = {path.name[:2].rstrip("_"): docname for docname, path in reversed(PAGES.items())}  # 00 is the first
 CHECKS = {docname: pages.checks(path) for docname, path in PAGES.items()}
 NOT_PROSE = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.reference, pending_xref, nodes.title)
 
 
 def linked(app, text, mark=None):
-    """A text as nodes, with a link in place of each equation's number; each link is given to `mark`."""
-    parts = []
-    for i, part in enumerate(NUMBER.split(text)):
-        if i % 2 and part in EQUATIONS:
-            page = app.builder.get_relative_uri(app.env.docname, EQUATIONS[part])
-            parts.append(nodes.reference("", f"({part})", refuri=f"{page}#eq-{part}", internal=True))
-            if mark:
-                mark(part, parts[-1])
-        else:
-            parts.append(nodes.Text(f"({part})" if i % 2 else part))
-    return parts
+    """A text as nodes, with a link for each mention of an equation or of another page; `mark` gets an equation's."""
+    parts, end = [], 0
+    for found in MENTION.finditer(text):
+        number, target = found[1], EQUATIONS.get(found[1]) or NUMBERED.get(found[2] or found[3])
+        if target is None or (number is None and target == app.env.docname):
+            continue
+        address = app.builder.get_relative_uri(app.env.docname, target) + (f"#eq-{number}" if number else "")
+        link = nodes.reference("", found[0], refuri=address, internal=True)
+        parts += [nodes.Text(text[end:found.start()]), link]
+        end = found.end()
+        if number and mark:
+            mark(number, link)
+    return [*parts, nodes.Text(text[end:])]
 
 
 def link_numbers(app, doctree):
-    """Make each number in prose a link to its equation, and note where it stands for the list below the equation."""
+    """Link what prose mentions, and note where an equation is mentioned for the list below it."""
     def mark(number, link):
         places = app.env.equation_uses.setdefault(number, [])
         link["ids"] = [f"use-{number}-{sum(page == app.env.docname for page, _, _ in places) + 1}"]
@@ -65,7 +68,7 @@ def link_numbers(app, doctree):
         node = text.parent
         while node and not isinstance(node, NOT_PROSE):
             node = node.parent
-        if node is None and NUMBER.search(text):
+        if node is None and MENTION.search(text):
             text.parent.replace(text, linked(app, text, mark))
 
 
@@ -98,8 +101,21 @@ def finish_cells(app, doctree):
                 block.replace_self(nodes.literal_block("", "", *links, classes=block["classes"]))
 
 
+def open_solutions(app, doctree):
+    """Below each exercise, link to its solution. The search finds a page before the solutions to its exercises."""
+    folder, _, stem = app.env.docname.rpartition("/")
+    app.env.metadata[app.env.docname] |= {"nosearch": True} if folder == "notebooks/solutions" else {}
+    if folder == "notebooks/exercises":
+        for section in doctree.findall(nodes.section):
+            if number := re.match(r"\d+\.\d+ ", section.next_node(nodes.title).astext()):
+                address = app.builder.get_relative_uri(app.env.docname, f"notebooks/solutions/{stem}")
+                link = nodes.reference("", f"Solution {number[0].strip()}", refuri=f"{address}#{section['ids'][0]}")
+                section.append(nodes.paragraph("", "", link))
+
+
 def read_page(app, doctree):
     open_equations(doctree)
+    open_solutions(app, doctree)
     link_numbers(app, doctree)
     finish_cells(app, doctree)
     for raw in doctree.findall(nodes.raw):

@@ -572,7 +572,9 @@ function choose(name) {
 
 document.addEventListener("click", event => {
   const name = event.target.closest("[data-preset]")?.dataset.preset;
-  if (name !== undefined) choose(name);
+  if (name === undefined) return;
+  choose(name);
+  if (event.target.closest("[aria-labelledby=try-title]")) byId("close").scrollIntoView({block: "center"});
 });
 byId("clear").addEventListener("click", () => choose("empty"));
 byId("undo").addEventListener("click", () => { unpress(); state.strokes.pop(); soon(); });

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from course import browser, pages
 
@@ -32,13 +32,6 @@ HAS_CHANGED = f"""async ([img, before]) => {{
 
 # Rules of axe that are known to be broken: by which element, and why it stays so.
 KNOWN = {("aria-input-field-name", "noUi-handle"): "ipywidgets 8.1 names a slider in the label beside its handle alone"}
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        yield playwright.chromium.launch(executable_path=browser.chromium(), args=arguments)
 
 
 @pytest.fixture

@@ -198,9 +198,9 @@ def _():
 waves.letters(
     a="The pathwise guess contains f'. How large is the slope of this f?",
     b="Both average to the same number, but that says nothing about how far they scatter. Estimate each "
-               "variance.",
+      "variance.",
     d="The direction is right, the size is not: the pathwise variance grows with the square of the "
-               "frequency. With which number is that to be compared?")
+      "frequency. With which number is that to be compared?")
 
 
 def _noise(n, seed):

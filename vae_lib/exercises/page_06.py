@@ -214,8 +214,8 @@ def _():
 
 rescaled.letters(
     a="The images are the same, but the loss counts in another unit. What becomes of a squared error when "
-                  "its unit is halved, and what of the KL?",
+      "its unit is halved, and what of the KL?",
     c="The errors count four times as much, that is right. But the KL falls only where errors count for "
-                  "less.",
+      "less.",
     d="A constant would move no minimum. Is it a constant that changes here, or the weight of one of the "
-                  "terms?")
+      "terms?")

@@ -170,10 +170,10 @@ def _():
 
 free.letters(
     a="The noise of the codes costs reconstruction, and only the KL holds on to it. What does it do when the "
-              "KL is gone?",
+      "KL is gone?",
     b="Who would pull the codes to the prior? That is the KL's work.",
     d="The objective has a ceiling: a squared error is not below zero. What goes on without end is something "
-              "else.")
+      "else.")
 
 
 def _level(eigenvalues, error):

@@ -79,9 +79,9 @@ def _():
 
 thousand.letters(
     a="Of the plain rule that is true. For Adam, put 1,000 g into (8.3): what becomes of m, and what of "
-                  "the root of v?",
+      "the root of v?",
     b="The factor does leave the highest point where it is. But a step is no jump to that point: the plain "
-                  "one is eta times g.",
+      "one is eta times g.",
     d="It is true that v grows a million times. But what divides the step is its root, and m grows too.")
 
 

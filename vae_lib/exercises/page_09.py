@@ -73,7 +73,7 @@ def _():
 
 checkerboard.letters(
     a="Copies of three pixels begin at every second one. Draw three of them under each other: where "
-                      "do two meet, and where is only one?",
+      "do two meet, and where is only one?",
     b="Wider copies overlap more, and not more evenly: under some pixels there are three of them.",
     d="All neighbours overlap alike. But does each pixel lie under equally many copies?")
 

@@ -143,9 +143,9 @@ def _():
 
 more_images.letters(
     a="The encoder is the same, but the number is not the encoder's: with 100 images the information is "
-                     "at its bound log 100, and says no more than that.",
+      "at its bound log 100, and says no more than that.",
     c="The two parts add up to the average KL. For this the information would have to be zero, as if no "
-                     "draw told anything about its image.",
+      "draw told anything about its image.",
     d="More images fill more of the space, so q(z) comes nearer to the prior: see (10.3).")
 
 

@@ -178,9 +178,9 @@ def _():
 
 warning.letters(
     a="Equal weights say that q has the shape of the posterior where q goes. They say nothing of where it "
-                 "does not go.",
+      "does not go.",
     b="An average of weights is unbiased only if q is positive wherever p(x, z) is, and here it is. But "
-                 "its mean rests on draws near the other hump, and among 5,000 there is none. What do the others say?",
+      "its mean rests on draws near the other hump, and among 5,000 there is none. What do the others say?",
     d="Half of the mass is missing. What does half of p(x) do to its logarithm?")
 
 

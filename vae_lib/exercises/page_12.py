@@ -46,11 +46,11 @@ def _():
 
 ten_draws.letters(
     a="Where q can equal the posterior, every bound is highest there, and this is right. A diagonal q "
-                   "cannot be a correlated posterior. Then each objective has its own best compromise.",
+      "cannot be a correlated posterior. Then each objective has its own best compromise.",
     c="An average over ten draws has the same mean as one draw. What changes is the noise, not what is "
-                   "maximised.",
+      "maximised.",
     d="A tighter bound is nearer to log p(x). That does not say that its q is nearer to the posterior: "
-                   "with ten draws a poor one costs little, and a missed region much.")
+      "with ten draws a poor one costs little, and a missed region much.")
 
 
 after_sleep = Exercise("12.3")
@@ -194,7 +194,7 @@ def _():
 
 zeros.letters(
     a="This is so if the second convolution alone starts at zero. What is the input of the second one if the "
-               "first one is zero as well?",
+      "first one is zero as well?",
     c="Most gradients are zero. One of the four parameters is added to the output without being multiplied by "
-               "anything that is zero.",
+      "anything that is zero.",
     d="The gradient of the first convolution passes through the weights of the second one, which are zero.")
