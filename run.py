@@ -178,7 +178,9 @@ def install():
         make = [uv, "venv", "--seed", "--allow-existing", "--python"] if uv else []
         step(make + [sys.executable] + ([] if uv else ["-m", "venv"]) + [str(VENV)], "this Python cannot make "
              "environments. On Debian or Ubuntu: apt install python3-venv. Then try again")
-    installer = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install"]
+    installer = [str(PYTHON), "-m", "pip", "install", "--no-compile"]  # as uv: what is imported is compiled then
+    if uv:
+        installer = [uv, "pip", "install", "--python", str(PYTHON)]
     STAMP.write_text(UNFINISHED)
     try:
         index = cpu_index()

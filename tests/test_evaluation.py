@@ -326,7 +326,7 @@ def test_nll_with_another_prior_converges_to_its_exact_likelihood_and_elbo():
 
 def test_held_out_elbo_with_another_prior_has_its_kl():
     model, prior, _ = with_a_gaussian_prior()
-    found, plain = (held_out_elbo(model, X, 3000, batch_size=7, prior=density) for density in (prior, None))
+    found, plain = (held_out_elbo(model, X, 3000, batch_size=len(X) // 2, prior=density) for density in (prior, None))
     mu, log_var = model.encoder(X)
     q = MultivariateNormal(mu, log_var.exp().diag_embed())
     kl = kl_divergence(q, MultivariateNormal(prior.mean, prior.covariance_matrix)).mean().item()
