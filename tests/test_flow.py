@@ -135,6 +135,8 @@ def test_a_folded_flow_keeps_its_precision_under_autocast():
         expected, rough = vae.decoder(exact), vae.decoder(flow.inverse(u))
     assert torch.equal(found, flow(mu)[0]) and found.dtype == torch.float32
     assert torch.equal(output, expected) and not torch.equal(output, rough) and output.dtype == torch.bfloat16
+    rounded = u.bfloat16()  # latents of an encoder under autocast
+    assert torch.equal(other.decoder(rounded), vae.decoder(flow.inverse(rounded.float())))
 
 
 def test_a_folded_flow_takes_the_type_of_the_vae():
