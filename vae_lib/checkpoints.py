@@ -37,9 +37,13 @@ def load_weights(model, path):
 
 
 def read_tensors(path):
-    """The tensors of a safetensors file, by name, and the texts that came with them."""
+    """The tensors of a safetensors file, by name, and the texts that came with them.
+
+    Raises OSError for a file that is missing or may not be read, ValueError for another kind and for a damaged one.
+    """
     if Path(path).is_dir():
         raise ValueError(f"path: wanted a safetensors file, got the folder {path}")
+    open(path, "rb").close()  # tells a file that may not be read from one that is missing: safe_open does not
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}

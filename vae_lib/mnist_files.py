@@ -28,6 +28,7 @@ MD5 = {
     "FashionMNIST": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
                      "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
     "KMNIST": None}
+OWNERS = {md5: (name, filename) for name in MD5 for filename, md5 in zip(SHAPES, MD5[name] or ())}
 
 
 def find(name, folder, filename):
@@ -35,10 +36,13 @@ def find(name, folder, filename):
     damage = []
     for path in (folder / filename, folder / f"{filename}.gz"):
         try:
-            if path.is_file():
-                return _read_idx(name, path.name, path.read_bytes()), damage
+            return _read_idx(name, path.name, path.read_bytes()), damage
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            damage.append(f"not used: {path.name}: {error.strerror}")
         except ValueError as error:
-            damage.append(f"damaged and not used: {error}")
+            damage.append(f"not used: {error}")
     return None, damage
 
 
@@ -47,10 +51,15 @@ def _read_idx(name, filename, stored):
     plain_name = filename.removesuffix(".gz")
     shape = SHAPES[plain_name]
     header = np.array([2048 + len(shape), *shape], dtype=">i4").tobytes()
+    if stored.lstrip().startswith(b"<"):
+        raise ValueError(f"{filename}: {len(stored):,} bytes of a web page, perhaps of a log-in to the network")
     try:
         content = stored if filename == plain_name else gzip.decompress(stored)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{filename}: {len(stored):,} bytes that do not unpack ({error})") from error
+    owner = OWNERS.get(_md5(content), (name, plain_name))
+    if owner != (name, plain_name):
+        raise ValueError(f"{filename}: this is {owner[1]} of {owner[0]}")
     if len(content) != len(header) + math.prod(shape):
         raise ValueError(f"{filename}: {len(content):,} bytes, wanted {len(header) + math.prod(shape):,}")
     if not content.startswith(header):
@@ -73,10 +82,10 @@ def download(name, filenames):
 
     OSError if none has. A mirror that does not answer is the last one tried.
     """
-    problem, md5 = "there is no mirror", dict(getattr(datasets, name).resources)
+    problem = "there is no mirror"
     for mirror in getattr(datasets, name).mirrors:
         try:
-            packed = {key: _fetch(f"{mirror}{key}.gz", md5[f"{key}.gz"]) for key in filenames}
+            packed = {key: _fetch(f"{mirror}{key}.gz") for key in filenames}
             return {key: (content, _read_idx(name, f"{key}.gz", content)) for key, content in packed.items()}
         except TimeoutError:
             raise
@@ -85,8 +94,8 @@ def download(name, filenames):
     raise OSError(problem)
 
 
-def _fetch(url, md5):
-    """The bytes of a URL; OSError, ValueError for another MD5, TimeoutError after PATIENCE seconds without news."""
+def _fetch(url):
+    """The bytes of a URL; OSError, or TimeoutError after PATIENCE seconds without news."""
     look_up = threading.Thread(target=_look_up, args=(urlsplit(url).hostname,), daemon=True)
     look_up.start()
     look_up.join(PATIENCE)
@@ -95,11 +104,11 @@ def _fetch(url, md5):
     pooch.get_logger().setLevel("WARNING")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = pooch.retrieve(url, f"md5:{md5}", path=folder, downloader=pooch.HTTPDownloader(timeout=PATIENCE))
+            path = pooch.retrieve(url, None, path=folder, downloader=pooch.HTTPDownloader(timeout=PATIENCE))
         except OSError as error:
             if "timed out" in str(error):
                 raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from error
-            raise
+            raise OSError(getattr((*error.args, error)[0], "reason", error)) from error  # without the retries
         return Path(path).read_bytes()
 
 
@@ -113,7 +122,8 @@ def keep(folder, filename, packed):
     """Store a .gz file in place of a damaged one; a remark if it cannot be stored."""
     try:
         write_whole(folder / f"{filename}.gz", packed)
-        (folder / filename).unlink(missing_ok=True)
     except OSError as error:
         return [f"{filename}.gz not stored: {error.strerror}"]
+    with suppress(OSError):
+        (folder / filename).unlink()
     return []

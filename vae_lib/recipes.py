@@ -114,7 +114,7 @@ def training_log(name, seed=0):
     run.
     """
     recipe(name)
-    return json.loads(log_path(name, seed, WEIGHTS).read_text())
+    return read_log(log_path(name, seed, WEIGHTS))
 
 
 def recorded_runs():
@@ -122,7 +122,7 @@ def recorded_runs():
     runs = {}
     for path in WEIGHTS.glob("*.json"):
         name, _, seed = path.stem.partition("-seed")
-        runs[name, int(seed or 0)] = json.loads(path.read_text())
+        runs[name, int(seed or 0)] = read_log(path)
     names = list(RECIPES)
     return dict(sorted(runs.items(), key=lambda run: (names.index(run[0][0]), run[0][1])))
 
@@ -145,6 +145,14 @@ def trained(name, folder):
     if not path.exists():
         raise FileNotFoundError(f"{path}: wanted the weights of {name}, which `train` leaves")
     return load_weights(model, path)
+
+
+def read_log(path):
+    """The log in a file. Raises FileNotFoundError, or ValueError for a file that is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is truncated or no JSON: {error}") from error
 
 
 def log_path(name, seed, folder):

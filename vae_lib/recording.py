@@ -21,7 +21,7 @@ from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import ImportanceEstimates, average_estimates, held_out_elbo, importance_estimates
 from vae_lib.files import write_whole
 from vae_lib.latents import active_units, encode_all
-from vae_lib.recipes import RECIPES, WEIGHTS, log_path, recipe, run_name, untrained, vae_and_prior
+from vae_lib.recipes import RECIPES, WEIGHTS, log_path, read_log, recipe, run_name, untrained, vae_and_prior
 from vae_lib.training import fit
 
 PART = 1000  # images that `measure` weighs between two files
@@ -71,7 +71,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         "history": dict(zip(history, torch.cat(epochs, 1).tolist()))}
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
     path = log_path(name, seed, folder)
-    old = json.loads(path.read_text()) if path.exists() else {}
+    old = read_log(path) if path.exists() else {}
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
         kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll") if resumed else ("nll",)
         log |= {key: old[key] for key in kept if key in old}
@@ -106,7 +106,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
             write_tensors(part, estimates._asdict())
         parts.append(ImportanceEstimates(**read_tensors(part)[0]))
     found = average_estimates(ImportanceEstimates(*map(torch.cat, zip(*parts))), num_samples)._asdict()
-    log = json.loads(path.read_text())
+    log = read_log(path)
     log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
                                                            "machine": _machine()}
     write_log(log, path)
