@@ -247,7 +247,8 @@ def settle_environment(one_thread):
 def keep_freed_memory():
     """Let glibc keep the memory that large tensors free: a training step wants it again at once.
 
-    The bound of 16 samples took 372 ms a step in place of 446, on two cores. Settings of one's own stay.
+    Pages that train ran in 85 % of their time so, and the bound of 16 samples took 372 ms a step in place of 446, on
+    two cores. A kernel may hold some hundred megabytes more. Settings of one's own stay.
     """
     os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "100000000000")
@@ -265,8 +266,7 @@ def main(args):
     elif task == "lab" and hasattr(os, "geteuid") and os.geteuid() == 0:
         args = ["--allow-root"] + args  # as in a container; JupyterLab refuses root otherwise
     settle_environment(one_thread=task in ("refresh", "figures"))
-    if task in ("train", "measure", "benchmark"):
-        keep_freed_memory()
+    keep_freed_memory()
     argv = [find_python()] + TASKS[task] + args
     say(" ".join(argv))
     os.chdir(str(ROOT))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # as the article has it
 def test_the_benchmark_trains_what_it_times(monkeypatch):
-    """Its ways on a few images, but for pythae's, which need not be installed."""
+    """Its ways on a few images, but for pythae's, whose trainer writes files."""
     monkeypatch.syspath_prepend(ROOT / "tests/benchmarks")  # worker processes import it too
     speed = importlib.import_module("speed")
     monkeypatch.setattr(speed, "BATCH", 64)

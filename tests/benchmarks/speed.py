@@ -1,8 +1,7 @@
 """How fast `fit` trains, beside other ways to train the same networks: `python3 run.py benchmark`.
 
-It needs the full MNIST. pythae takes part if it is installed (README.md says how).
-All ways take turns, several rounds long, and each is represented by its fastest round, so that what else the machine
-does weighs little. Options: --rounds N, --steps N (of the article's network in a round).
+It needs the full MNIST. All ways take turns, several rounds long, and each is represented by its fastest round, so
+that what else the machine does weighs little. Options: --rounds N, --steps N (of the article's network in a round).
 
 WANTED says how much time, in units of fit's, the others should take at least. speed.txt keeps one run. In it as in
 three runs before, two are short: the stock loop, 2.9 to 3.3 of 3.5, and pythae, 1.5 to 1.6 of 2. A bare step with these
@@ -11,8 +10,7 @@ process, which it does no more, so a bare step need not be the faster of the two
 multiplies in bfloat16: to round the factors of products to bfloat16 took a tenth off at best, and next to nothing in
 the kept run ("fit, medium", after PyTorch's name for it); fit with objective=torch.compile(elbo) took up to a tenth
 off, both together up to a sixth, after 20 s to start; autocast took a tenth more, and flushing denormal numbers, or
-threads that never sleep
-(OMP_WAIT_POLICY=active), changed nothing.
+threads that never sleep (OMP_WAIT_POLICY=active), changed nothing.
 
 The article's loop computes in float32 and resizes as it goes. fit computes in bfloat16, on images that were resized
 beforehand; that takes seconds for all 60,000, and is not timed.
@@ -22,7 +20,6 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
-import importlib.util
 import io
 import math
 import platform
@@ -222,13 +219,10 @@ def main():
     if len(images) < 60_000:
         raise SystemExit("speed: the full MNIST is needed; VAE_DATA names its folder")
     print(f"{datetime.date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, "
-          f"torch {torch.__version__}")
+          f"torch {torch.__version__}, pythae {importlib.metadata.version('pythae')}")
 
     ways = {"fit": fit_epoch, "fit, medium": partial(fit_epoch, precision="medium"), "bare step": bare_epoch,
-            "stock loop": stock_epoch}
-    if importlib.util.find_spec("pythae"):
-        ways["pythae"] = pythae_epoch
-        print(f"pythae {importlib.metadata.version('pythae')}")
+            "stock loop": stock_epoch, "pythae": pythae_epoch}
     rounds = [{name: way(images) for name, way in ways.items()} for _ in range(options.rounds)]
     best = {name: min(found[name] for found in rounds) for name in ways}
     print("\n784-400-20 on grey pixels, batch 128, one epoch of 60,000 images; loss: its mean, in nats an image")
