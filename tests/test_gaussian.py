@@ -59,13 +59,41 @@ def test_a_divergence_near_zero_is_zero_up_to_rounding():
         assert -1e-6 < kl.min() <= 0 and kl.max() < 1e-6
 
 
-@pytest.mark.parametrize("dtype, lowest", [(torch.float32, -87.0), (torch.float64, -708.0)])
-def test_narrow_gaussians_have_finite_densities_down_to_where_the_variance_is_zero(dtype, lowest):
-    mu, log_var = torch.zeros(2, 3, dtype=dtype), torch.full((2, 3), lowest, dtype=dtype)
-    torch.testing.assert_close(log_normal(mu, mu, log_var), -1.5 * (math.log(2 * math.pi) + log_var[:, 0]))
+@pytest.mark.parametrize("dtype, lowest", [(torch.float32, -177.0), (torch.float64, -1419.0)])
+def test_narrow_gaussians_have_finite_densities_down_to_where_the_standard_deviation_is_too_small(dtype, lowest):
+    mu, log_var = torch.ones(2, 3, dtype=dtype), torch.full((2, 3), lowest, dtype=dtype, requires_grad=True)
+    density = log_normal(mu, mu, log_var)
+    torch.testing.assert_close(density, -1.5 * (math.log(2 * math.pi) + log_var[:, 0]))
     assert kl_between_normals(mu, log_var, mu, log_var).eq(0).all()
+    density.sum().backward()
+    assert log_var.grad.eq(-0.5).all()
     for found in (log_normal(mu, mu, 1.1 * log_var - 20), kl_between_normals(mu, log_var, mu, 1.1 * log_var - 20)):
         assert not found.isfinite().any()  # which fit, held_out_elbo and nll refuse
+
+
+@pytest.mark.parametrize("log_var", [-80.0, 80.0])
+def test_in_float32_narrow_and_wide_gaussians_have_the_density_and_divergence_of_float64(log_var):
+    mu, wide = torch.tensor([0.0, 1.5, -3.0]) * math.exp(log_var / 2), torch.full((3,), log_var)
+    pair = mu, wide, 2 * mu, wide + 0.5
+    for formula, args in ((log_normal, pair[:3:2] + pair[1:2]), (kl_between_normals, pair)):
+        expected = formula(*(argument.double() for argument in args))
+        torch.testing.assert_close(formula(*args).double(), expected, rtol=1e-5, atol=1e-5)
+    q, p = Normal(mu.double(), (wide.double() / 2).exp()), Normal(2 * mu.double(), (wide.double() / 2 + 0.25).exp())
+    torch.testing.assert_close(kl_between_normals(*pair).double(), kl_divergence(q, p).sum(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_and_answered_in_float32(dtype):
+    """In float16 exp(14) is infinite; a sum of 2,000 squares would be rounded in both."""
+    mu, log_var = torch.randn(2, 2000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    log_var[0] = 14.0
+    for formula, args in ((log_normal, (mu, log_var, log_var)), (kl_to_standard_normal, (mu, log_var)),
+                          (kl_between_normals, (mu, log_var, log_var, mu))):
+        found, expected = formula(*args), formula(*(argument.float() for argument in args))
+        assert found.dtype == torch.float32 and found.isfinite() and found == expected
+    found = kl_to_standard_normal(mu=mu.requires_grad_(), log_var=log_var)  # by name too, and with gradients
+    found.backward()
+    assert mu.grad.dtype == dtype and torch.equal(mu.grad, mu.detach())
 
 
 def test_reparameterize_has_the_right_mean_and_variance():

@@ -39,6 +39,30 @@ def test_bernoulli_log_prob_stays_finite_for_extreme_logits():
     assert bernoulli_log_prob(torch.tensor([[[0.0, 1.0]]]), logits).item() == -400.0
 
 
+def test_a_gaussian_whose_variance_is_zero_in_float32_has_a_density_at_its_mean():
+    x = torch.zeros(3, 1, 2, 2)
+    expected = -2 * math.log(2 * math.pi * 1e-60)
+    for found in (gaussian_log_prob(x, x, 1e-60), learned_gaussian_log_prob(x, x, torch.tensor(math.log(1e-60)))):
+        torch.testing.assert_close(found, torch.full((3,), expected, dtype=found.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_and_answered_in_float32(dtype):
+    """A square of 300 is infinite in float16, and a sum over 784 pixels is rounded in both."""
+    x = torch.bernoulli(torch.full((2, 1, 28, 28), 0.3), generator=torch.Generator().manual_seed(0)).to(dtype)
+    output, log_var = 300 * x + 1, torch.tensor(0.5, dtype=dtype)
+    for formula, args in ((bernoulli_log_prob, (x, output)), (gaussian_log_prob, (x, output, 0.5)),
+                          (learned_gaussian_log_prob, (x, output, log_var)), (optimal_variance, (x, output)),
+                          (article_loss, (x, output, output.flatten(1), x.flatten(1)))):
+        found = formula(*args)
+        expected = formula(*(part.double() if isinstance(part, torch.Tensor) else part for part in args))
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    for likelihood in (Bernoulli(), Gaussian(0.5), LearnedVarianceGaussian().to(dtype)):
+        assert likelihood.log_prob(x, output).dtype == torch.float32
+        assert likelihood.sample(output).dtype == likelihood.mean(output).dtype == dtype
+
+
 @pytest.mark.parametrize("variance", [0.5, 0.01, 3])
 def test_gaussian_log_prob_equals_torch_distributions(variance):
     x = torch.randn(4, 2, 5, 5, dtype=torch.float64)

@@ -1,23 +1,30 @@
 """Diagonal Gaussians: log density, Kullback-Leibler divergence, reparameterized samples (pages 00, 04 and 05).
 
 A diagonal Gaussian over `latent_dim` variables is given by two tensors of shape (..., latent_dim): the mean
-`mu` and the log-variance `log_var`. Results are summed over that last dimension and come in nats. Where exp(log_var)
-underflows to zero, below -87 in float32 and -708 in float64, a density may be nan; training and evaluation stop there.
+`mu` and the log-variance `log_var`. Results are summed over that last dimension and come in nats, in float32 where
+the tensors are float16 or bfloat16. A distance is measured in standard deviations before it is squared. So a density is
+right while exp(-log_var / 2) is finite: for log_var above -177 in float32, and above -1419 in float64. Below it may be
+nan; training and evaluation stop there.
 """
 
 import math
 
 import torch
 
+from vae_lib.guards import widened
 
+
+@widened
 def log_normal(x, mu, log_var):
     """Log density log N(x; mu, diag(exp(log_var))), in nats.
 
     Shapes: (..., latent_dim), broadcast against each other, to (...). Equation (0.1); Bishop 2006, equation 2.43.
     """
-    return -0.5 * (math.log(2 * math.pi) + log_var + (x - mu) ** 2 / log_var.exp()).sum(-1)
+    eps = (x - mu) * (-0.5 * log_var).exp()
+    return -0.5 * (math.log(2 * math.pi) + log_var + eps**2).sum(-1)
 
 
+@widened
 def kl_to_standard_normal(mu, log_var):
     """Divergence KL(N(mu, diag(exp(log_var))) || N(0, I)), in nats; 0 or more, up to rounding.
 
@@ -26,13 +33,15 @@ def kl_to_standard_normal(mu, log_var):
     return 0.5 * (mu**2 + log_var.exp() - log_var - 1).sum(-1)
 
 
+@widened
 def kl_between_normals(mu_q, log_var_q, mu_p, log_var_p):
     """Divergence KL(N(mu_q, diag(exp(log_var_q))) || N(mu_p, diag(exp(log_var_p)))), in nats.
 
     It is 0 or more, up to rounding. Shapes: (..., latent_dim), broadcast against each other, to (...). Equation (4.10).
     """
-    scaled_distance = (mu_q - mu_p) ** 2 / log_var_p.exp()
-    return 0.5 * (scaled_distance + (log_var_q - log_var_p).exp() - (log_var_q - log_var_p) - 1).sum(-1)
+    distance = (mu_q - mu_p) * (-0.5 * log_var_p).exp()
+    log_ratio = log_var_q - log_var_p
+    return 0.5 * (distance**2 + log_ratio.exp() - log_ratio - 1).sum(-1)
 
 
 def reparameterize(mu, log_var, generator=None):

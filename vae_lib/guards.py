@@ -13,7 +13,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (*HALVES, torch.float32, torch.float64)
 
 
 def before(function, check):
@@ -33,6 +34,19 @@ def takes(**guards):
     def check(given):
         given |= {name: guard(name, given[name]) for name, guard in guards.items() if name in given}
     return lambda function: before(function, check)
+
+
+def widened(function):
+    """Make a function work, and answer, in float32 where it is given float16 or bfloat16.
+
+    In float16 exp(12) is infinite, and a sum of thousands of nats is rounded to whole ones.
+    """
+    return before(function, widen)
+
+
+def widen(given):
+    """The arguments, a dict by name, with tensors of float16 and bfloat16 in float32."""
+    given |= {name: value.float() for name, value in given.items() if getattr(value, "dtype", None) in HALVES}
 
 
 def integer(name, value, at_least=1, at_most=math.inf, multiple_of=1):
@@ -248,11 +262,13 @@ def takes_latents(forward):
 def takes_pixels(function):
     """Make a function refuse images x of another size than the decoder's output that it compares them with: ValueError.
 
-    Without it (8, 28, 28) and (8, 1, 28, 28) would be broadcast: each image compared with each output.
+    Without it (8, 28, 28) and (8, 1, 28, 28) would be broadcast: each image compared with each output. Tensors of
+    float16 and bfloat16 come in float32, as by `widened`.
     """
     def fits(given):
         x, wanted = given["x"], given["output"].shape[-3:]
         if x.dim() < 3 or x.shape[-3:] != wanted:
             raise ValueError(f"x: wanted images of shape (..., {', '.join(map(str, wanted))}), as the decoder's "
                              f"output has, got {tuple(x.shape)}")
+        widen(given)
     return before(function, fits)

@@ -1,7 +1,8 @@
 """The likelihood p(x|z) of an image given its latents, from the decoder's output (pages 00, 06 and 09).
 
 A likelihood object has three methods, each taking the decoder network's `output`:
-`log_prob(x, output)`, `mean(output)` and `sample(output)`. Images have shape (..., C, H, W).
+`log_prob(x, output)`, `mean(output)` and `sample(output)`. Images have shape (..., C, H, W). Log probabilities are in
+float32 where images or output are float16 or bfloat16.
 """
 
 import math
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from vae_lib.guards import positive, takes_pixels
+from vae_lib.guards import positive, takes_pixels, widened
 
 IMAGE_DIMS = (-3, -2, -1)
 
 
+@widened
 def bernoulli_log_prob(x, logits):
     """Log probability of binary pixels x under independent Bernoullis with these logits, in nats.
 
@@ -23,23 +25,27 @@ def bernoulli_log_prob(x, logits):
     return (x * logits - softplus(logits)).sum(IMAGE_DIMS)
 
 
+@widened
 def gaussian_log_prob(x, mean, variance):
     """Log density of pixels x under independent Gaussians N(mean, variance), every constant kept, in nats.
 
     Shapes: (..., C, H, W), broadcast against each other, to (...); variance is a number. Equation (6.1).
     """
-    return -0.5 * ((x - mean) ** 2 / variance + math.log(2 * math.pi * variance)).sum(IMAGE_DIMS)
+    return -0.5 * (((x - mean) / variance**0.5) ** 2 + math.log(2 * math.pi * variance)).sum(IMAGE_DIMS)
 
 
+@widened
 def learned_gaussian_log_prob(x, mean, log_var):
     """Log density of pixels x under independent Gaussians N(mean, exp(log_var)), in nats.
 
     Shapes: x and mean (..., C, H, W), broadcast against each other, to (...); log_var is a tensor, one number
     for all pixels. Equation (6.1), whose derivative by log_var is (6.10).
     """
-    return -0.5 * ((x - mean) ** 2 / log_var.exp() + log_var + math.log(2 * math.pi)).sum(IMAGE_DIMS)
+    eps = (x - mean) * (-0.5 * log_var).exp()
+    return -0.5 * (eps**2 + log_var + math.log(2 * math.pi)).sum(IMAGE_DIMS)
 
 
+@widened
 def optimal_variance(x, mean):
     """The variance at which pixels x are most probable under N(mean, variance): the mean squared error.
 

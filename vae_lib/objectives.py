@@ -72,7 +72,7 @@ def dreg(model, x, num_samples, generator=None):
     z = sample_posterior(mu, log_var, num_samples, generator)
     log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
     log_w = log_weights(log_px_given_z, z, mu.detach(), log_var.detach())
-    weights = log_w.detach().softmax(0).unsqueeze(-1)
+    weights = log_w.detach().softmax(0).unsqueeze(-1).to(z)
     if z.requires_grad:
         z.register_hook(lambda gradient: weights * gradient)
     return Bound(log_mean_exp(log_w), log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
@@ -95,7 +95,7 @@ def resampled_dreg(model, x, num_samples, generator=None):
         # multinomial raises on nan; here it shows in the bound
         chosen = torch.multinomial(weights.nan_to_num(1.0).T, 1, generator=generator)[:, 0]
     drawn = chosen, torch.arange(len(x), device=x.device)
-    z, weight = z[drawn], weights[drawn].unsqueeze(-1)
+    z, weight = z[drawn], weights[drawn].unsqueeze(-1).to(z)
     log_w_drawn = log_weights(model.likelihood.log_prob(x, model.decoder(z)), z, mu.detach(), log_var.detach())
     if z.requires_grad:
         z.register_hook(lambda gradient: weight * gradient)
