@@ -182,8 +182,15 @@ def test_a_start_is_drawn_from_the_data_by_its_seed():
     close(model.covariances, torch.from_numpy(np.cov(X.numpy().T, bias=True)).expand(4, 2, 2), 1e-12)
     assert torch.equal(Mixture.from_data(X, 4, seed=3).means, model.means)
     assert not torch.equal(Mixture.from_data(X, 4, seed=4).means, model.means)
-    flat = Mixture.from_data(torch.zeros(5, 2), 2, min_variance=0.3)
-    close(flat.covariances, 0.3 * torch.eye(2).double().expand(2, 2, 2), 1e-15)
+    assert torch.equal(Mixture.from_data(X, 4).means, Mixture.from_data(X, 4, seed=0).means)
+
+
+def test_the_smallest_variance_is_that_given_and_a_millionth_otherwise():
+    flat, one, eye = torch.zeros(5, 2).double(), torch.ones(5, 1), torch.eye(2).double()
+    for options, expected in ((dict(min_variance=0.3), 0.3), ({}, 1e-6)):
+        start = Mixture.from_data(flat, 1, **options)
+        for model in (start, start.em_step(flat, **options), m_step(flat, one, **options)):
+            close(model.covariances[0], expected * eye, 1e-15)
 
 
 # --- Guards
@@ -219,6 +226,12 @@ def test_a_component_that_no_point_has_a_part_in_gets_weight_zero_and_stays_ther
     close(model.em_step(X).log_px(X), two.em_step(X).log_px(X), 1e-10)
 
 
+def test_gradients_pass_by_a_component_that_no_point_has_a_part_in():
+    q = torch.tensor([[0.4, 0.6, 0.0]], dtype=torch.float64).repeat(150, 1).requires_grad_()
+    m_step(X, q).means.sum().backward()
+    assert q.grad.isfinite().all()
+
+
 def test_shares_too_small_to_square_do_no_harm():
     q = torch.tensor([[1.0, 1e-310]], dtype=torch.float64).expand(150, 2)
     model = m_step(X, q)
@@ -229,6 +242,8 @@ def test_shares_too_small_to_square_do_no_harm():
 def test_a_variance_that_is_large_enough_stays_as_it_is():
     covariances = MODEL.covariances
     assert at_least(covariances, 1e-6) is covariances
+    smallest = 0.25 * torch.eye(2).double()
+    assert at_least(smallest, 0.25) is smallest
 
 
 # --- Rejected inputs
@@ -246,7 +261,8 @@ THIRDS = torch.full((3,), 1 / 3)
     (THIRDS, torch.zeros(3, 2).long(), EYE, TypeError, "means: .* got int64"),
     (THIRDS, torch.full((3, 2), math.nan), EYE, ValueError, "means: wanted finite numbers"),
     (THIRDS, torch.zeros(3, 2), torch.ones(3, 2), ValueError, r"covariances: .* shape \(3, 2, 2\), got float32"),
-    (THIRDS, torch.zeros(3, 2), EYE * 0, ValueError, "covariances: wanted symmetric positive definite"),
+    (THIRDS, torch.zeros(3, 2), EYE * 0, ValueError,
+     "^covariances: wanted symmetric positive definite matrices$"),
     (THIRDS, torch.zeros(3, 2), -EYE, ValueError, "covariances: wanted symmetric positive definite"),
     (THIRDS, torch.zeros(3, 2), EYE + torch.tensor([[0, 0.5], [0, 0]]), ValueError, "covariances: wanted symm"),
 ])
@@ -266,6 +282,7 @@ def test_a_mixture_refuses(weights, means, covariances, error, message):
     (lambda: m_step(X[0], Q), ValueError, r"x: .* shape \(N, D\), got float64 of shape \(2,\)"),
     (lambda: m_step(X, Q, 0.0), ValueError, "min_variance: wanted a positive finite number, got 0.0"),
     (lambda: MODEL.em_step(X, math.nan), ValueError, "min_variance: .* got nan"),
+    (lambda: Mixture.from_data(X[0], 2), ValueError, r"x: .* shape \(N, D\), got float64 of shape \(2,\)"),
     (lambda: Mixture.from_data(X, 0), ValueError, "num_components: wanted an integer, 1 to 150, got 0"),
     (lambda: Mixture.from_data(X, 151), ValueError, "num_components: .* got 151"),
     (lambda: Mixture.from_data(X, 2.0), ValueError, "num_components: .* got 2.0"),

@@ -235,6 +235,27 @@ def test_dreg_has_the_value_of_iwae_with_gradients_and_without(objective):
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("objective", [dreg, resampled_dreg])
+def test_dreg_takes_latents_in_half_precision(objective):
+    """Whose gradient has their type too, though weights are float32."""
+    model = small_model(Gaussian(0.5))
+    mu, log_var = (part.bfloat16().requires_grad_() for part in model.encoder(X))
+    half = SimpleNamespace(encoder=lambda x: (mu, log_var), likelihood=model.likelihood,
+                           decoder=lambda z: model.decoder(z.double()).bfloat16())
+    bound = objective(half, X.bfloat16(), 4)
+    bound.elbo.sum().backward()
+    assert bound.elbo.dtype == torch.float32 and mu.grad.dtype == log_var.grad.dtype == torch.bfloat16
+    assert mu.grad.all() and log_var.grad.all()
+
+
+@pytest.mark.parametrize("objective", [elbo, sleep_phase, *(
+    partial(objective, num_samples=3) for objective in (averaged_elbo, iwae, dreg, resampled_dreg))])
+def test_no_objective_leaves_the_device_of_the_images(objective):
+    with torch.device("meta"):  # a device without memory: only types and shapes
+        model, x = conv_vae((1, 16, 16), (4, 8), 3), torch.zeros(5, 1, 16, 16)
+    assert {part.device.type for part in objective(model, x)} == {"meta"}
+
+
 def test_resampling_draws_by_the_normalised_weights():
     """Many copies of one image and its samples: the mean gradient of each, given the samples, is that of `dreg`."""
     model, copies = LinearVAE(shift=0.4, widen=0.3), 50_000
@@ -307,6 +328,12 @@ def test_sleep_phase_repeats_with_its_generator_and_teaches_the_encoder_alone():
     sleep_phase(model, torch.zeros(6, 1, 16, 16))
     assert not model.training and model.encoder.stages[0][1].num_batches_tracked == 1
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+
+
+def test_sleep_phase_draws_images_of_the_type_that_it_is_given_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        bound = sleep_phase(conv_vae((1, 16, 16), (4, 8), 3), torch.zeros(6, 1, 16, 16))
+    assert bound.elbo.dtype == torch.float32 and bound.elbo.isfinite().all()
 
 
 def test_sleep_phase_makes_q_cover_the_posterior():
