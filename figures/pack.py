@@ -79,8 +79,8 @@ DRAWN = (
 FIGURES = (
     Figure("00_start_here", "cell-14", "one_digit", "One digit on its way through a trained VAE.", digits=True),
     Figure("00_start_here", "cell-10", "rebuilt", "Ten test digits and their reconstructions.", digits=True),
-    Figure("00_vae_in_half_an_hour", "cell-10", "short_training", "The ELBO and its two terms in 300 steps."),
-    Figure("00_vae_in_half_an_hour", "cell-16", "short_digits", "What a VAE does after 300 steps.", digits=True),
+    Figure("00_vae_in_half_an_hour", "cell-10", "short_training", "The ELBO and its two terms in 200 steps."),
+    Figure("00_vae_in_half_an_hour", "cell-16", "short_digits", "What a VAE does after 200 steps.", digits=True),
     Figure("01_latent_variables", "cell-06", "latent", "From a latent variable to a density that is no Gaussian."),
     Figure("01_latent_variables", "cell-46", "draws_needed",
            "What plain Monte Carlo costs as the latents grow in number."),
