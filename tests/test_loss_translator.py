@@ -1,6 +1,7 @@
 """Published losses, written as their authors' torch code has them, against densities of torch.distributions."""
 
 import math
+from inspect import Parameter, signature
 
 import pytest
 import torch
@@ -141,6 +142,18 @@ def test_a_stated_variance_is_one_point_of_a_line():
         assert found.beta * found.variance == pytest.approx(7.5) and found.variance == variance
 
 
+def test_beta_is_exactly_one_unless_a_variance_is_stated():
+    assert {translate_loss(pixels=10, weight=tenths / 10).beta for tenths in range(1, 100)} == {1}
+
+
+def test_to_state_a_default_changes_nothing():
+    defaults = {name: parameter.default for name, parameter in signature(translate_loss).parameters.items()
+                if parameter.default is not Parameter.empty}
+    assert len(defaults) == 8
+    for name, value in defaults.items():
+        assert translate_loss(pixels=10, **{name: value}) == translate_loss(pixels=10)
+
+
 def test_translations_print_as_tables():
     assert str(translate_loss(pixels=4096, pixel_range=(-1, 1))) == (
         "decoder variance s2     = 0.5\n"
@@ -159,7 +172,7 @@ def test_translations_print_as_tables():
     (dict(kl_reduction=None), "kl_reduction: wanted 'sum' or 'mean', got None"),
     (dict(pixels=0), "pixels: wanted an integer, 1 or more, got 0"),
     (dict(pixels=784.0), "pixels: wanted an integer, 1 or more"),
-    (dict(kl_reduction="mean"), "latent_dim: wanted a positive integer, for a KL averaged over latents, got None"),
+    (dict(kl_reduction="mean"), "^latent_dim: wanted a positive integer, for a KL averaged over latents, got None$"),
     (dict(latent_dim=0), "latent_dim: wanted an integer, 1 or more"),
     (dict(pixel_range=(1, 0)), r"pixel_range: wanted two finite numbers, the lower one first, got \(1, 0\)"),
     (dict(pixel_range=(0, math.inf)), "pixel_range: wanted two finite"),
