@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import multiprocessing
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rights import as_nobody
 from torchvision import datasets, transforms
 
 from vae_lib import data, mnist_files
@@ -312,6 +314,64 @@ def test_kmnist_gz_is_held_to_the_hash_of_torchvision(tmp_path, tiny):
         data.load("KMNIST", tmp_path)
 
 
+@pytest.mark.parametrize("packed", [(), FILES], ids=["plain", "gz"])
+@pytest.mark.parametrize("name, filename, other", [
+    ("MNIST", FILES[0], FILES[2]), ("MNIST", FILES[0], FILES[1]), ("MNIST", FILES[1], FILES[3]),
+    ("KMNIST", FILES[0], FILES[0])])
+def test_a_file_with_the_content_of_another_is_named(tmp_path, tiny, monkeypatch, name, filename, other, packed):
+    """Also one of MNIST in the folder of KMNIST, whose unpacked files have no hash on record."""
+    owners = dict(zip(mnist_files.MD5["MNIST"], mnist_files.OWNERS.values()))
+    monkeypatch.setattr(mnist_files, "OWNERS", owners)
+    folder = write_set(tmp_path / name / "raw", tiny | {filename: tiny[other]}, packed)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=f"raw: not used: {filename}(.gz)?: this is {other} of MNIST. Remove"):
+        data.load(name, tmp_path)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+PAGE = b"\n<!DOCTYPE html><title>Log in to the network</title>"
+IS_A_PAGE = f"{len(PAGE)} bytes of a web page, perhaps of a log-in to the network"
+
+
+@pytest.mark.parametrize("filename", [FILES[1], f"{FILES[1]}.gz"])
+def test_a_web_page_in_place_of_a_file_is_named(tmp_path, tiny, filename):
+    folder = write_set(tmp_path / "MNIST/raw", tiny)
+    (folder / FILES[1]).rename(folder / filename)
+    (folder / filename).write_bytes(PAGE)
+    with pytest.raises(ValueError, match=f"raw: not used: {filename}: {IS_A_PAGE}. Remove or replace it.$"):
+        data.load(root=tmp_path)
+
+
+def test_a_file_of_the_user_that_may_not_be_read_is_named(tmp_path, tiny):
+    folder = write_set(tmp_path / "MNIST/raw", tiny)
+    with as_nobody(tmp_path, folder / FILES[0], 0), pytest.raises(ValueError) as error:
+        data.load(root=".")
+    assert str(error.value) == f"MNIST/raw: not used: {FILES[0]}: Permission denied. Remove or replace it."
+
+
+def test_a_file_of_the_cache_that_may_not_be_read_is_replaced(tmp_path, monkeypatch, capsys, tiny, serve):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(mirror_of(tiny))])
+    monkeypatch.setenv("XDG_CACHE_HOME", ".")
+    monkeypatch.chdir(tmp_path)
+    data.load()
+    folder = tmp_path / "vae_lib/MNIST/raw"
+    folder.chmod(0o777)
+    capsys.readouterr()
+    with as_nobody(tmp_path, folder / f"{FILES[0]}.gz", 0):
+        for remark in f" (not used: {FILES[0]}.gz: Permission denied)", "":
+            assert_is_set(data.load(), tiny)
+            assert printed_line(capsys) == f"MNIST: 20 training and 10 test images{remark}"
+
+
+@pytest.mark.parametrize("filename", [FILES[0], f"{FILES[0]}.gz"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, tiny, filename):
+    folder = write_set(tmp_path / "MNIST/raw", tiny)
+    (folder / FILES[0]).unlink()
+    (folder / filename).mkdir()
+    with pytest.raises(ValueError, match=f"raw: not used: {filename}: Is a directory. Remove or replace it.$"):
+        data.load(root=tmp_path)
+
+
 def test_good_gz_beside_a_damaged_file_serves(tmp_path, capsys, tiny):
     folder = write_set(tmp_path / "MNIST" / "raw", tiny)
     (folder / FILES[0]).write_bytes(b"half")
@@ -360,11 +420,11 @@ def test_a_folder_of_the_user_that_lacks_files_is_told_their_names(tmp_path, mon
     assert line.count("\n") == 1 and "VAE_DATA can name" not in line
 
 
-def test_a_folder_that_cannot_be_written_serves(tmp_path, monkeypatch, capsys, tiny, offline):
-    folder = write_set(tmp_path / "mine/MNIST/raw", tiny)
-    for path in [*folder.iterdir(), folder]:
-        path.chmod(path.stat().st_mode & 0o555)
-    assert_is_set(data.load(root=tmp_path / "mine"), tiny)
+def test_a_folder_that_cannot_be_written_serves(tmp_path, capsys, tiny):
+    with as_nobody(tmp_path, write_set(tmp_path / "mine/MNIST/raw", tiny), 0o555) as folder:
+        with pytest.raises(PermissionError):
+            (folder / "more").touch()
+        assert_is_set(data.load(root="mine"), tiny)
     assert printed_line(capsys) == "MNIST: 20 training and 10 test images"
 
 
@@ -391,7 +451,7 @@ def test_download_that_cannot_be_stored_serves(tmp_path, monkeypatch, capsys, ti
     assert f"{FILES[0]}.gz not stored: " in printed_line(capsys)
 
 
-def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch, tiny, serve):
+def test_full_disk_leaves_no_file(tmp_path, monkeypatch, capsys, tiny, serve):
     monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(mirror_of(tiny))])
 
     def full(descriptor):
@@ -399,7 +459,36 @@ def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch, tiny, serve):
 
     monkeypatch.setattr(os, "fsync", full)
     assert_is_set(data.load(), tiny)
+    assert f"({FILES[0]}.gz not stored: No space left on device; {FILES[1]}" in printed_line(capsys)
     assert list((tmp_path / "cache/vae_lib/MNIST/raw").iterdir()) == []
+    monkeypatch.setattr(mnist_files.pooch, "retrieve", lambda *args, **options: full(0))
+    assert_is_sample(data.load())
+    assert "(MNIST could not be downloaded: [Errno 28] No space left on device; VAE_DATA" in printed_line(capsys)
+
+
+def test_processes_that_fill_one_cache_all_get_the_set(tmp_path, monkeypatch, tiny, serve):
+    """Each begins with a damaged file, which the first of them replaces while others may read it."""
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(mirror_of(tiny))])
+    cache = tmp_path / "cache/vae_lib/MNIST/raw"
+    cache.mkdir(parents=True)
+    fork = multiprocessing.get_context("fork")
+
+    def load(together):
+        together.wait(10)
+        assert_is_set(data.load(), tiny)
+
+    for _ in range(3):
+        (cache / FILES[0]).write_bytes(truncated(tiny[FILES[0]]))
+        together = fork.Barrier(4)
+        processes = [fork.Process(target=load, args=(together,)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(30)
+        assert [process.exitcode for process in processes] == [0] * 4
+        assert {path.name: path.read_bytes() for path in cache.iterdir()} == {
+            f"{filename}.gz": zipped(content) for filename, content in tiny.items()}
+        (cache / f"{FILES[0]}.gz").unlink()
 
 
 def stalls(handler):
@@ -418,6 +507,14 @@ def breaks_off(handler):
     handler.wfile.write(gzip.compress(b"half" * 2000)[:20])
 
 
+def asks_to_log_in(handler):
+    """As a captive portal does: every address leads to its page."""
+    handler.send_response(200 if handler.path == "/login" else 302)
+    handler.send_header("Location", "/login")
+    handler.end_headers()
+    handler.wfile.write(PAGE if handler.path == "/login" else b"")
+
+
 def another(handler):
     handler.send_response(200)
     handler.end_headers()
@@ -431,6 +528,7 @@ def babbles(handler):
 @pytest.mark.parametrize("respond, reason", [
     (forbidden, "403 Client Error: Forbidden"), (babbles, "BadStatusLine"), (breaks_off, "IncompleteRead"),
     (another, "train-images-idx3-ubyte.gz: 8,000 bytes, wanted 47,040,016"), (stalls, "no answer within 0.3 seconds"),
+    (asks_to_log_in, f"{FILES[0]}.gz: {IS_A_PAGE}; VAE_DATA can name"),
 ])
 def test_sample_when_mirrors_fail(tmp_path, monkeypatch, capsys, offline, serve, respond, reason):
     monkeypatch.setattr(mnist_files, "PATIENCE", 0.3)
@@ -445,7 +543,8 @@ def test_sample_when_mirrors_fail(tmp_path, monkeypatch, capsys, offline, serve,
 
 def test_sample_when_no_mirror_can_be_reached(offline, monkeypatch, capsys):
     assert_is_sample(data.load())
-    assert "refused" in printed_line(capsys)
+    line = printed_line(capsys)
+    assert "Failed to establish a new connection: [Errno 111] Connection refused; VAE_DATA" in line and len(line) < 300
     monkeypatch.setattr(datasets.MNIST, "mirrors", [])
     assert_is_sample(data.load())
     assert "no mirror" in printed_line(capsys)

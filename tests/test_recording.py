@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from rights import as_nobody
 
 from vae_lib import recipes, recording
 from vae_lib.checkpoints import save_weights
@@ -295,6 +296,22 @@ def test_measure_wants_the_log_of_the_run(small):
     (small["folder"] / "small.json").unlink()
     with pytest.raises(FileNotFoundError, match="small.json: wanted the log of the run"):
         recording.measure("small", 5, **small)
+
+
+@pytest.mark.parametrize("closed", ["weights", "runs"])
+@pytest.mark.parametrize("task", [recording.train, partial(recording.measure, num_samples=5)], ids=["train", "measure"])
+def test_a_folder_that_may_not_be_written_is_found_out_before_the_work(small, tmp_path, monkeypatch, task, closed):
+    folders = dict(folder=tmp_path / "weights", runs=tmp_path / "runs")
+    recording.train("small", **folders)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for folder in folders.values():
+        folder.chmod(0o777)
+    for work in "fit", "importance_estimates":
+        monkeypatch.setattr(recording, work, cut)
+    with as_nobody(tmp_path, tmp_path / closed, 0o555):
+        with pytest.raises(PermissionError, match=f"Permission denied: '{closed}/small"):
+            task("small", folder="weights", runs="runs")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == kept
 
 
 def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pooch
-from torchvision import datasets
 
 from vae_lib.files import write_whole
 
@@ -67,7 +66,7 @@ def _read_idx(name, filename, stored):
     if MD5[name]:
         found, wanted = _md5(content), dict(zip(SHAPES, MD5[name]))[plain_name]
     else:  # None for a plain file: nothing to compare
-        found, wanted = _md5(stored), dict(getattr(datasets, name).resources).get(filename)
+        found, wanted = _md5(stored), dict(_published(name).resources).get(filename)
     if wanted and found != wanted:
         raise ValueError(f"{filename}: MD5 {found}, wanted {wanted}")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
@@ -77,13 +76,19 @@ def _md5(content):
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
+def _published(name):
+    """torchvision's class of the set: its mirrors, and the MD5 of each .gz file."""
+    from torchvision import datasets  # two seconds, which a set that is there need not wait
+    return getattr(datasets, name)
+
+
 def download(name, filenames):
     """The .gz files as {file name: (bytes, array)} from the first of torchvision's mirrors that has them.
 
     OSError if none has. A mirror that does not answer is the last one tried.
     """
     problem = "there is no mirror"
-    for mirror in getattr(datasets, name).mirrors:
+    for mirror in _published(name).mirrors:
         try:
             packed = {key: _fetch(f"{mirror}{key}.gz") for key in filenames}
             return {key: (content, _read_idx(name, f"{key}.gz", content)) for key, content in packed.items()}

@@ -19,7 +19,7 @@ import torch
 from vae_lib.checkpoints import load_weights, read_tensors, save_weights, write_tensors
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import ImportanceEstimates, average_estimates, held_out_elbo, importance_estimates
-from vae_lib.files import write_whole
+from vae_lib.files import refuse_unwritable, write_whole
 from vae_lib.latents import active_units, encode_all
 from vae_lib.recipes import RECIPES, WEIGHTS, log_path, read_log, recipe, run_name, untrained, vae_and_prior
 from vae_lib.training import fit
@@ -44,7 +44,8 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     data = load("MNIST")
     validation, images = validation_split(data.train)
     wall, cpu, epochs = time.perf_counter(), time.process_time(), []
-    run = Path(runs, run_name(name, seed) + _of([*made_of, prior_of], folder))
+    run, path = Path(runs, run_name(name, seed) + _of([*made_of, prior_of], folder)), log_path(name, seed, folder)
+    refuse_unwritable(run, path)  # found out before hours of training
     checkpoints = [run.with_name(f"{run.name}-stage{i}.safetensors") for i in range(len(stages))]
     resumed = any(path.exists() for path in checkpoints)
     for checkpoint, options in zip(checkpoints, stages):
@@ -70,7 +71,6 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         "active_units": active_units(encode_all(vae, test)[0]).sum().item(),
         "history": dict(zip(history, torch.cat(epochs, 1).tolist()))}
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
-    path = log_path(name, seed, folder)
     old = read_log(path) if path.exists() else {}
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
         kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll") if resumed else ("nll",)
@@ -97,6 +97,7 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
     of_vae = _of([recipe(name).prior_of], folder)
     run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{of_vae}-{num_samples}-{device}")
+    refuse_unwritable(run, path)
     parts = []
     for i, images in enumerate(fixed_binarization(data.test).split(PART)):
         part = run.with_name(f"{run.name}-part{i}.safetensors")
