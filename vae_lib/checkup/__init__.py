@@ -1,0 +1,186 @@
+"""What is wrong with a VAE, found without its training code: `checkup` (page 13; appendix B for the symptoms).
+
+The model runs with chosen answers in place of its encoder's and decoder's (`probes`, `answers`), so that what it draws
+is measured and its loss is read as a formula (`readings`). Each fault is then a statement about numbers (`of_model`,
+`of_loss`, `by_image`), which `report` prints with the texts in `exhibits`.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from vae_lib.checkup.answers import NotReadable
+from vae_lib.checkup.by_image import batches, decisive, validated, weighted
+from vae_lib.checkup.exhibits import EXHIBITS, NEEDS
+from vae_lib.checkup.of_loss import constants, read, shapes, translation, variance_of, weights
+from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, squashed
+from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, preserved
+from vae_lib.checkup.report import Finding, Report
+from vae_lib.checkup.seams import find_seams
+from vae_lib.guards import integer, one_of, optional, positive, takes, tensor
+
+AT_LEAST = 8
+
+
+def images_for(name, value):
+    """The images; TypeError or ValueError unless there are 8 different ones, floats."""
+    rows = isinstance(value, torch.Tensor) and value.dim() == 2
+    tensor(name, value, "N", *(("D",) if rows else ("C", "H", "W")), at_least=AT_LEAST)
+    different = len(value[:500].unique(dim=0))
+    if different < AT_LEAST:
+        raise ValueError(f"{name}: wanted at least {AT_LEAST} different ones, got {different}")
+    return value
+
+
+def function(name, value):
+    """The function, or None; TypeError for anything else."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}: wanted a function of the model and images, or None, got {value!r}")
+    return value
+
+
+def module(name, value):
+    """The model; TypeError unless it is a torch.nn.Module."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{name}: wanted a torch.nn.Module that encodes and decodes, got {type(value).__name__}")
+    return value
+
+
+@takes(model=module, images=images_for, loss=function, validation=function, bound=function,
+       spread=optional(one_of(*FROM_LOG_VAR)), beta=optional(positive), seed=partial(integer, at_least=0))
+def checkup(model, images, loss=None, validation=None, bound=None, *, encode=None, decode=None, spread=None,
+            beta=None, seed=0):
+    """Examine a VAE for the exhibits of page 13, without its training code: a Report.
+
+    model       any torch.nn.Module in which one part returns mu and the spread of q(z|x), and another turns z into an
+                image. They are found by watching one run; `encode` and `decode` name them where that does not succeed,
+                as in encode="net.inference"
+    images      (N, C, H, W) or (N, D), floats as training sees them, 8 different ones or more, on the model's device
+    loss        loss(model, x): the number that training minimises for a batch x
+    validation  validation(model, batches): the number reported for a list of batches
+    bound       bound(model, x, num_samples): an importance-weighted bound, or an NLL, averaged or one per image
+    spread      what the encoder returns beside mu: "log_var", "log_std", "std" or "variance". Unless it is given, a
+                name in the answer says it; else it is "log_var", or, if always positive, what the noise says
+    beta        the weight that the KL is meant to have; unless given, `model.beta` if that is a number
+
+    Only what is given is examined; the report says what was not. Numbers are in nats. Draws come from `seed`; random
+    streams, weights, buffers and modes are afterwards as before. A loss must compute, not train: a step of training is
+    refused with ValueError, as are models in which encoder and decoder are not found.
+
+    For Pyro's example: loss=lambda vae, x: Trace_ELBO().loss(vae.model, vae.guide, x). For pythae's models:
+    loss=lambda vae, x: vae({"data": x}).loss.
+    """
+    if beta is None and isinstance(getattr(model, "beta", None), (int, float)):
+        beta = float(model.beta)
+    x = first_distinct(images)
+    drives = [drive for drive in (loss, lambda model, x: model(x), bound and (lambda model, x: bound(model, x, 2)),
+                                  validation and (lambda model, x: validation(model, [x]))) if drive]
+    with preserved(model):
+        model.eval()
+        torch.manual_seed(seed)
+        before = [weights.detach().clone() for weights in model.parameters()]
+        with torch.no_grad():
+            seams = find_seams(model, x, drives, encode, decode)
+        if any(not torch.equal(one, other) for one, other in zip(before, model.parameters())):
+            raise ValueError("loss: wanted a function that computes the loss, got one that changes the weights")
+        probe = in_double(Probe(model, x, seams, spread or seams.posterior.spread or "log_var"))
+        if spread is None and seams.posterior.spread is None:
+            probe = by_its_noise(probe)
+        return examined(probe, loss, validation, bound, beta)
+
+
+def first_distinct(images):
+    """The first 8 images that differ from one another."""
+    chosen = []
+    for image in images:
+        if not any(torch.equal(image, other) for other in chosen):
+            chosen.append(image)
+        if len(chosen) == AT_LEAST:
+            return torch.stack(chosen)
+
+
+def in_double(probe):
+    """The probe with answers in float64, where the functions of the model take such."""
+    double = probe.like(x=probe.x.double(), dtype=torch.float64)
+    try:
+        double.ask(probe.seams.drive)
+    except NotReadable:
+        return probe
+    return double
+
+
+def examined(probe, loss, validation, bound, beta):
+    """The Report of a probe's model."""
+    found, said, errors = {}, [], {}
+
+    def examine(exhibits, work):
+        try:
+            result = work()
+        except NotReadable as reason:
+            errors.update(dict.fromkeys(exhibits, str(reason)))
+            return None
+        if isinstance(result, dict):
+            found.update({name: said for name, said in result.items() if name in EXHIBITS})
+        return result
+
+    of_reading = [name for name in NEEDS["loss"] if name != "shapes_broadcast"]
+    reading = examine(of_reading, lambda: read(probe, loss)) if loss else None
+    s2, complete = variance_of(probe, reading) if reading else (None, None)
+    examine(("relu_on_heads", "batch_norm_on_heads"), lambda: heads(probe))
+    noises = [examine(("noise_std", "std_as_variance", "eval_returns_mu"),
+                      lambda training=training: noise(probe, probe.seams.drive, training))
+              for training in (True, False)]
+    if all(noises):
+        examine((), lambda: draws(*noises, reading and reading.kl))
+    if reading:
+        examine(of_reading[:-1], lambda: weights(probe, reading, s2, beta))
+        examine((), lambda: constants(probe, reading))
+    if loss and examine(("shapes_broadcast",), lambda: shapes(probe, loss)) and found["shapes_broadcast"][0]:
+        found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
+    named = type(getattr(probe.model, "likelihood", None)).__name__
+    form = reading.error.form if reading else {"Bernoulli": "cross entropy of logits"}.get(named)
+    examine(("sigmoid_twice",), lambda: squashed(probe, form))
+    if bound and (result := examine(NEEDS["bound"], lambda: weighted(probe, bound))):
+        found.update(result[0])
+        said += result[1]
+    if reading and not found.get("softmax_of_the_loss", (False,))[0]:
+        examine((), lambda: decisive(probe, loss, reading))
+    if validation:
+        examine(("validation_at_another_beta",), lambda: validated(probe, validation, reading, s2, beta))
+        examine(("last_batch_weighs_as_much",), lambda: batches(probe, validation))
+    for name, exhibits in NEEDS.items():
+        if {"loss": loss, "bound": bound, "validation": validation}[name] is None:
+            errors.update({exhibit: f"no {name} given" for exhibit in exhibits})
+    meaning = translation(probe, reading, s2, complete, beta) if reading else None
+    said += remarks(probe, reading, meaning, complete, named)
+    findings = []
+    for exhibit, texts in EXHIBITS.items():
+        shown, evidence = found.get(exhibit, (None, errors.get(exhibit, "not reached")))
+        verdict = "not examined" if shown is None else "shown" if shown else "clear"
+        findings.append(Finding(exhibit, verdict, evidence, *texts))
+    return Report(tuple(findings), tuple(said), meaning, noises[0].sample if noises[0] else None)
+
+
+def remarks(probe, reading, meaning, complete, likelihood):
+    """What is no fault and worth knowing: beta, the variance that a loss implies, its constant, grey pixels."""
+    said = []
+    if meaning and meaning.variance is None:
+        said.append(f"the loss is a cross entropy plus beta = {meaning.beta:.4g} times the KL")
+    elif meaning:
+        dropped = f", without its constant of {meaning.constant:.2f} nats an image" if complete is False else ""
+        said.append(f"the loss is that of a Gaussian of variance s2 = {meaning.variance:.4g} at beta = "
+                    f"{meaning.beta:.4g}{dropped}")
+    if reading and reading.kl is None:
+        said.append(f"the KL was not read: {reading.why}")
+    if reading and reading.kl and reading.kl.samples > 1:
+        said.append(f"the loss takes {reading.kl.samples} draws of z for each image")
+    bernoulli = reading.bernoulli if reading else likelihood == "Bernoulli"
+    if bernoulli and ((probe.x > 0) & (probe.x < 1)).any():
+        said.append("pixels are grey under a cross entropy, which is no log density of theirs (page 06)")
+    try:
+        if affine(probe):
+            said.append("the decoder is affine: with a Gaussian likelihood this is probabilistic PCA (page 07)")
+    except NotReadable as reason:
+        said.append(f"the decoder alone could not be run: {reason}")
+    return said

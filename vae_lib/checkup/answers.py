@@ -1,0 +1,102 @@
+"""What encoders and decoders return, in many forms: the tensors that count, and the same form around other tensors."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent, Normal
+
+MU = ("mu", "mean", "loc", "embedding", "z_mean", "mean_z")
+SPREADS = {"log_var": "log_var", "logvar": "log_var", "log_covariance": "log_var", "z_log_var": "log_var",
+           "log_std": "log_std", "logstd": "log_std", "log_sigma": "log_std",
+           "std": "std", "scale": "std", "sigma": "std", "stddev": "std", "variance": "variance", "var": "variance"}
+
+
+class NotReadable(Exception):
+    """A function of the model does not do what a probe needs; the text says what."""
+
+
+class Part(NamedTuple):
+    """A tensor or two within an answer, and put(*tensors), which makes an answer of the same form around others."""
+
+    tensors: tuple
+    put: object
+    spread: str | None = None
+
+
+def entries(answer):
+    """The entries of a tuple, list or mapping, by key, and a function that makes the same thing of other entries."""
+    if isinstance(answer, Mapping):
+        def rebuild(new):
+            copy = type(answer)()
+            for key, value in new.items():
+                copy[key] = value
+            return copy
+        return dict(answer), rebuild
+    keys = getattr(answer, "_fields", range(len(answer)))
+    make = getattr(type(answer), "_make", type(answer))
+    return dict(zip(keys, answer)), lambda new: make(new.values())
+
+
+def posterior_part(answer):
+    """Mean and spread of q(z|x) in what an encoder returns, as a Part; None if they are not found."""
+    normal = answer.base_dist if isinstance(answer, Independent) else answer
+    if isinstance(normal, Normal):
+        wrap = (lambda it: Independent(it, answer.reinterpreted_batch_ndims)) if normal is not answer else lambda it: it
+        return Part((normal.loc, normal.scale), lambda mu, std: wrap(Normal(mu, std)), "std")
+    if not isinstance(answer, (tuple, list, Mapping)):
+        return None
+    found, rebuild = entries(answer)
+    keys = [key for key, value in found.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    named = [[key for key in keys if str(key).lower() in names] for names in (MU, SPREADS)]
+    pair = [named[0][0], named[1][0]] if all(named) else keys[:2] if not isinstance(answer, Mapping) else []
+    if len(pair) < 2 or found[pair[0]].shape != found[pair[1]].shape or found[pair[0]].dim() < 2:
+        return None
+    return Part(tuple(found[key] for key in pair), lambda mu, second: rebuild(found | {pair[0]: mu, pair[1]: second}),
+                SPREADS.get(str(pair[1]).lower()))
+
+
+def output_part(answer, numel):
+    """The tensor of `numel` numbers in what a decoder returns, as a Part; None if there is none."""
+    if isinstance(answer, Tensor):
+        return Part((answer,), lambda output: output) if answer.numel() == numel else None
+    inner = answer.base_dist if isinstance(answer, Independent) else answer
+    if isinstance(inner, (Bernoulli, Normal)) and inner.mean.numel() == numel:
+        wrap = (lambda it: Independent(it, answer.reinterpreted_batch_ndims)) if inner is not answer else lambda it: it
+        if isinstance(inner, Bernoulli):
+            return Part((inner.logits,), lambda logits: wrap(Bernoulli(logits=logits)))
+        return Part((inner.loc,), lambda mean: wrap(Normal(mean, inner.scale.flatten()[0])))
+    if not isinstance(answer, (tuple, list, Mapping)):
+        return None
+    found, rebuild = entries(answer)
+    key = next((key for key, value in found.items() if isinstance(value, Tensor) and value.numel() == numel), None)
+    if key is None:
+        return None
+    shape = found[key].shape
+
+    def put(output):
+        others = {name: value[:1].expand_as(output).to(output.dtype) for name, value in found.items()
+                  if name != key and isinstance(value, Tensor) and value.shape == shape}
+        return rebuild(found | others | {key: output})
+    return Part((found[key],), put)
+
+
+def number_of(value):
+    """A loss as a float: a number, a tensor with one, or what holds it under `loss`; NotReadable for anything else."""
+    if isinstance(value, Mapping):
+        value = value.get("loss")
+    value = getattr(value, "loss", value)
+    with suppress(TypeError, ValueError, RuntimeError):
+        return float(value)
+    raise NotReadable(f"wanted one number, got {type(value).__name__} "
+                      f"{tuple(value.shape) if isinstance(value, Tensor) else ''}".rstrip())
+
+
+def first_line(error):
+    """What an error says, in one line of at most 160 characters."""
+    text = f"{type(error).__name__}: {error}"
+    if "does not require grad" in text:
+        return "it asks for gradients; wanted a function that computes the loss alone, not a step of training"
+    line = text.splitlines()[0]
+    return f"it raised {line if len(line) <= 160 else line[:157] + '...'}"

@@ -1,0 +1,135 @@
+"""What a model shows without its loss: its heads, its noise, the range of its decoder's output.
+
+An examination returns {exhibit: (shown, evidence)}: True, False, or None where it cannot be told, and a sentence with
+the number that was measured. It raises NotReadable where the model does not let itself be measured.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from vae_lib.checkup.answers import NotReadable
+
+
+def near(value, wanted, tolerance=0.01):
+    """Whether two numbers agree within a hundredth."""
+    return value is not None and abs(value - wanted) <= tolerance * abs(wanted)
+
+
+def heads(probe):
+    """ReLU, and batch norm, behind the two heads: what they return for images, noise, and noise in other batches."""
+    noise = torch.rand(3, 32, *probe.x.shape[1:], dtype=probe.x.dtype, device=probe.x.device)
+    low, high = probe.x.min(), probe.x.max()
+    batches = [low + (high - low) * noise[0], low + (high - low) * noise[1] ** 8, (high - low) * (20 * noise[2] - 10)]
+    answers = [probe.encoded(batch, training=False) for batch in (probe.x, high + low - probe.x, *batches)]
+    cut, normed = [], []
+    for place, name in enumerate(("mu", probe.spread)):
+        values = torch.cat([answer[place].flatten(1) for answer in answers])
+        zeros = (values == 0).double().mean().item()
+        if (place == 0 or "log" in name) and values.min() == 0 and 0.01 < zeros < 1:
+            cut.append(f"{name} is never negative in {values.numel()} values, and exactly 0 in {zeros:.0%} of them")
+        in_batches = [probe.encoded(batch, training=True)[place].flatten(1).double() for batch in batches]
+        means, stds = (torch.stack([getattr(values, of)(0) for values in in_batches]) for of in ("mean", "std"))
+        same = (means - means[0]).abs() < 0.02 * stds, (stds - stds[0]).abs() < 0.02 * stds
+        if stds.min() > 1e-4 and torch.stack(same).all():
+            normed.append(f"{name} has the mean {means[0, 0]:.3g} and the standard deviation {stds[0, 0]:.3g} over "
+                          "three batches of quite different images")
+    return {"relu_on_heads": (bool(cut), "; ".join(cut) or "no head is cut off at 0"),
+            "batch_norm_on_heads": (bool(normed), "; ".join(normed) or "mean and spread over a batch vary with it")}
+
+
+LOG_VARS = -2.0, 0.0, 1.0
+
+
+class Noise(NamedTuple):
+    """The standard deviation of z around mu at three log-variances, and up to 5,000 draws of it at log_var = 0."""
+
+    stds: tuple
+    sample: torch.Tensor
+
+    def follows(self, slope, factor=1.0):
+        """Whether std = factor * exp(slope * log_var), within 5 %: six standard errors."""
+        return all(near(std, factor * math.exp(slope * t), 0.05) for std, t in zip(self.stds, LOG_VARS))
+
+
+def noise(probe, drive, training):
+    """The Noise that the model draws, from 8,000 numbers or more at each log-variance."""
+    many = probe.like(x=probe.x.repeat(-(-100 // len(probe.x)), *[1] * (probe.x.dim() - 1)))
+    stds, sample = [], None
+    for log_var in LOG_VARS:
+        parts, seed = [], 0
+        while sum(part.numel() for part in parts) < 8_000:
+            drawn = many.ask(drive, mu=0.5, log_var=log_var, training=training, seed=seed)[1]
+            if not drawn:
+                raise NotReadable("the decoder is not called")
+            noisy = [z - 0.5 for z in drawn if (z != 0.5).any()]  # a mean that is decoded besides is no draw
+            parts, seed = parts + [part.flatten() for part in noisy or [torch.zeros_like(drawn[0])]], seed + 1
+        drawn = torch.cat(parts).double()
+        if abs(drawn.mean()) > 0.1 * max(drawn.std(), 1e-3):
+            raise NotReadable(f"z is not mu plus noise: its mean is {0.5 + drawn.mean():.3g} where mu is 0.5")
+        stds.append(drawn.std().item())
+        sample = drawn[:5000] if log_var == 0 else sample
+    return Noise(tuple(stds), sample)
+
+
+def by_its_noise(probe):
+    """The probe, its `spread` corrected if the encoder's second answer is always positive and the noise agrees."""
+    try:
+        positive = (probe.encoded(probe.x, training=False)[1] > 0).all()
+    except NotReadable:
+        return probe
+    for spread in ("std", "variance") if positive else ():
+        other = probe.like(spread=spread)
+        try:
+            if noise(other, probe.seams.drive, training=True).follows(0.5):
+                return other
+        except NotReadable:
+            continue
+    return probe
+
+
+def draws(in_training, in_eval, kl):
+    """Noise of another spread than the KL assumes, a variance for a standard deviation, no noise in eval mode."""
+    stds = ", ".join(f"{std:.3g}" for std in in_training.stds)
+    measured = f"the noise of z has the standard deviation {stds} where exp(log_var / 2) is 0.368, 1, 1.65"
+    right, wider = in_training.follows(0.5), in_training.follows(1.0)
+    as_log_std = bool(kl and kl.var2 and not kl.var)
+    if as_log_std:
+        right, wider = wider, right
+        measured += "; the KL takes the encoder's second answer for log sigma"
+    swapped = wider or in_training.follows(0.25)
+    short = ""
+    if not right and not swapped and all(std > 0 for std in in_training.stds):
+        factor = in_training.stds[1]
+        short = f"; at sigma = 1 the KL is wrong by {(factor**2 - 1) / 2 - math.log(factor):.3g} nats a latent"
+    silent = in_eval.stds[1] < 1e-6
+    agrees = in_eval.follows(1.0 if as_log_std else 0.5)
+    return {"noise_std": (not right and not swapped, measured + short),
+            "std_as_variance": (swapped, measured),
+            "eval_returns_mu": (silent and in_training.stds[1] > 1e-6,
+                                f"in eval mode the standard deviation of z at sigma = 1 is {in_eval.stds[1]:.3g}"
+                                + ("" if agrees or silent else ", which is wrong too"))}
+
+
+def squashed(probe, form):
+    """A sigmoid on a sigmoid: the range of the decoder's own output, for latents from near and far."""
+    z = torch.randn(64, *probe.latent_shape, dtype=torch.float64).to(next(probe.model.parameters(), probe.x))
+    output = torch.cat([probe.decoded(scale * z) for scale in (1, 10, 100, 1000)])
+    low, high = output.min().item(), output.max().item()
+    reads_logits = form in ("cross entropy of logits", "squared error of a sigmoid")
+    inside = low >= 0 and high <= 1 and high - low > 0.5 if reads_logits else \
+        low >= 0.5 and high <= 0.7311 and high - low > 0.05
+    if form is None and not inside:
+        raise NotReadable("no loss and no likelihood says whether the output is a logit or a probability")
+    read = {None: "", "squared error": "; it is read as a mean"}.get(form, f"; it enters a {form}")
+    return {"sigmoid_twice": (inside, f"the decoder's output lies between {low:.3g} and {high:.3g} for latents near "
+                              f"and far{read}")}
+
+
+def affine(probe):
+    """Whether the decoder is affine in z: in eval mode, at four points."""
+    a, b = torch.randn(2, 1, *probe.latent_shape).to(next(probe.model.parameters(), probe.x))
+    both, first, second, none = probe.decoded(torch.cat([a + b, a, b, torch.zeros_like(a)])).double()
+    scale = (first - none).abs().max() + (second - none).abs().max()
+    return bool(scale > 1e-6 and (both - first - second + none).abs().max() < 1e-4 * scale)

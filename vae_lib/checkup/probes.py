@@ -1,0 +1,151 @@
+"""A model run with chosen answers in place of its encoder's and decoder's.
+
+So a loss is read as a function of mu, log_var and the decoder's output, and the z that is drawn in between is seen.
+Networks and losses stay black boxes.
+"""
+
+import copy
+import random
+from contextlib import contextmanager
+from operator import attrgetter
+
+import numpy as np
+import torch
+
+from vae_lib.checkup.answers import NotReadable, first_line, number_of, output_part, posterior_part
+from vae_lib.checkup.seams import first_tensor, replaced
+
+FROM_LOG_VAR = {"log_var": lambda log_var: log_var, "log_std": lambda log_var: log_var / 2,
+                "std": lambda log_var: (log_var / 2).exp(), "variance": torch.exp}
+
+
+@contextmanager
+def preserved(model):
+    """Afterwards the model's weights, gradients, buffers and modes, and the random streams, are as they were before.
+
+    Numbers that a module counts with, such as its steps, are set back as well.
+    """
+    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
+    grads = [(weights, weights.grad, weights.requires_grad) for weights in model.parameters()]
+    modules = [(module, dict(module._buffers), {name: value for name, value in vars(module).items()
+                                                if isinstance(value, (bool, int, float))})
+               for module in model.modules()]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = {tensor.device for tensor, _ in tensors if tensor.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for module, buffers, numbers in modules:
+            module._buffers.update(buffers)
+            vars(module).update(numbers)
+        with torch.no_grad():
+            for tensor, value in tensors:
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+        for weights, grad, requires_grad in grads:
+            weights.grad, weights.requires_grad = grad, requires_grad
+
+
+class Probe:
+    """Runs functions of a model while encoder and decoder answer what `ask` wants; x are the images to run them on."""
+
+    def __init__(self, model, x, seams, spread):
+        self.model, self.x, self.seams, self.spread = model, x, seams, spread
+        self.latent_shape = tuple(seams.posterior.tensors[0].shape[1:])
+        z, output = seams.decode.argument, seams.output.tensors[0]
+        leading = z.shape[:z.dim() - len(self.latent_shape)]
+        rows = leading.numel()
+        dims = next(dims for dims in range(1, output.dim() + 1) if output.shape[:dims].numel() == rows)
+        self.output_shape = tuple(output.shape[dims:])
+        self.dtype = self.own_dtype = x.dtype
+
+    def like(self, **changes):
+        """The same probe with another x, latent_shape or output_shape: answers of that size are given."""
+        other = copy.copy(self)
+        vars(other).update(changes)
+        return other
+
+    def ask(self, function, mu=0.0, log_var=0.0, output=0.0, seed=0, training=True):
+        """function(model, x) in nats, and the z that came to the decoder, a list of tensors.
+
+        mu and log_var are numbers, or tensors (images, *latent_shape); output is a number, or a function of z that
+        returns (*leading dimensions of z, *shape of one output). The draws depend on seed alone.
+        Raises NotReadable where a call, the answers or the value do not have the form that a loss has.
+        """
+        x, latent_shape, drawn = self.x, self.latent_shape, []
+        shape = (len(x), *latent_shape)
+        mu, log_var = (torch.as_tensor(value, dtype=self.dtype, device=x.device).expand(shape)
+                       for value in (mu, log_var))
+        second = FROM_LOG_VAR[self.spread](log_var)
+
+        def encode(original, *args, **kwargs):
+            rows = image_of_row(first_tensor(args, kwargs), x)
+            return self.seams.posterior.put(mu[rows].clone(), second[rows].clone())
+
+        def decode(original, *args, **kwargs):
+            z = first_tensor(args, kwargs)
+            if z.shape[-len(latent_shape):] != latent_shape:
+                raise NotReadable(f"the decoder got latents of shape {tuple(z.shape)}")
+            drawn.append(z.detach())
+            leading = z.shape[:z.dim() - len(latent_shape)]
+            made = output(z) if callable(output) else z.new_full((*leading, *self.output_shape), output)
+            return self.seams.output.put(made)
+
+        self.model.train(training)
+        reseed(seed, x.device)
+        with torch.no_grad(), replaced(self.model, self.seams.encode.name, encode), \
+                replaced(self.model, self.seams.decode.name, decode):
+            try:
+                value = function(self.model, x)
+            except NotReadable:
+                raise
+            except Exception as error:  # whatever a foreign loss raises for answers that it did not expect
+                raise NotReadable(first_line(error)) from error
+        return value, drawn
+
+    def value(self, function, **answers):
+        """The number that `ask` gets: a float; NotReadable unless it is finite."""
+        number = number_of(self.ask(function, **answers)[0])
+        if not np.isfinite(number):
+            raise NotReadable(f"it gave {number}")
+        return number
+
+    def encoded(self, x, training):
+        """Mean and spread, as the encoder itself returns them for images x; NotReadable where it takes no such."""
+        shape = self.seams.encode.argument.shape[1:]
+        self.model.train(training)
+        with torch.no_grad():
+            try:
+                answer = attrgetter(self.seams.encode.name)(self.model)(x.to(self.own_dtype).reshape(len(x), *shape))
+            except Exception as error:
+                raise NotReadable(f"the encoder alone: {first_line(error)}") from error
+        return posterior_part(answer).tensors
+
+    def decoded(self, z):
+        """The decoder's own output, in eval mode, for latents (n, *latent_shape)."""
+        self.model.eval()
+        with torch.no_grad():
+            try:
+                answer = attrgetter(self.seams.decode.name)(self.model)(z)
+            except Exception as error:
+                raise NotReadable(f"the decoder alone: {first_line(error)}") from error
+        return output_part(answer, len(z) * self.x[0].numel()).tensors[0].reshape(len(z), -1)
+
+
+def image_of_row(argument, x):
+    """Which image of x each row of an encoder's argument is: (rows,). As many different rows as images are in order."""
+    if argument is not None and len(argument) == len(x) and not (argument == argument[:1]).all():
+        return torch.arange(len(x), device=x.device)
+    if argument is not None and argument[0].numel() == x[0].numel():
+        same = (argument.reshape(len(argument), 1, -1) == x.reshape(1, len(x), -1)).all(-1)
+        if same.any(1).all():
+            return same.int().argmax(1)
+    raise NotReadable("the encoder got something else than the images")
+
+
+def reseed(seed, device):
+    """Start the global stream of random numbers anew; torch.manual_seed is slow where there is no GPU."""
+    (torch.default_generator if device.type == "cpu" else torch).manual_seed(seed)

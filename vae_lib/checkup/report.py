@@ -1,0 +1,79 @@
+"""What `checkup` found: as text, as a dict, as a table in Jupyter, and as a picture."""
+
+import html
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from vae_lib.loss_translator import Translation
+
+
+class Finding(NamedTuple):
+    """What was found about one exhibit: the verdict is "shown", "clear" or "not examined", the evidence a sentence."""
+
+    exhibit: str
+    verdict: str
+    evidence: str
+    fault: str
+    cure: str
+    page: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `checkup` found. `shown` lists the exhibits that the model shows; `remarks` are facts that are no fault.
+
+    `translation` says what the loss means (page 06), None where it was not given or not read; `noise` holds up to 5,000
+    draws of (z - mu) / exp(log_var / 2), in training mode, whose standard deviation should be 1.
+    """
+
+    findings: tuple
+    remarks: tuple
+    translation: Translation | None
+    noise: torch.Tensor | None
+
+    def with_verdict(self, verdict):
+        """The findings that have this verdict."""
+        return [finding for finding in self.findings if finding.verdict == verdict]
+
+    @property
+    def shown(self):
+        """The exhibits that the model shows."""
+        return [finding.exhibit for finding in self.with_verdict("shown")]
+
+    @property
+    def verdict(self):
+        """One line."""
+        rest = len(self.with_verdict("not examined"))
+        count = len(self.shown)
+        first = f"{count} fault{'s' * (count > 1)}: {', '.join(self.shown)}" if count else "no fault found"
+        return f"{first} ({len(self.findings) - rest} of {len(self.findings)} exhibits examined)"
+
+    def __str__(self):
+        lines = [self.verdict]
+        for finding in self.with_verdict("shown"):
+            lines += ["", f"{finding.exhibit}: {finding.fault}", f"  Evidence: {finding.evidence}.",
+                      f"  What to do: {finding.cure}", f"  Explained in {finding.page}"]
+        lines += [""] * bool(self.remarks) + [f"Remark: {remark}." for remark in self.remarks]
+        missing = {}
+        for finding in self.with_verdict("not examined"):
+            missing.setdefault(finding.evidence, []).append(finding.exhibit)
+        lines += [""] * bool(missing) + [f"Not examined ({why}): {', '.join(names)}" for why, names in missing.items()]
+        return "\n".join(lines)
+
+    def as_dict(self):
+        """Verdict, findings and remarks as dicts, lists and strings, ready for json."""
+        return {"verdict": self.verdict, "findings": [finding._asdict() for finding in self.findings],
+                "remarks": list(self.remarks), "translation": self.translation and self.translation._asdict()}
+
+    def _repr_html_(self):
+        order = ("shown", "not examined", "clear")
+        rows = [(found.exhibit, found.verdict, found.evidence, *((found.cure, found.page) * (verdict == "shown")))
+                for verdict in order for found in self.with_verdict(verdict)]
+        cells = ["".join(f"<td style='text-align: left'>{html.escape(text)}</td>" for text in row) for row in rows]
+        head = "".join(f"<th>{name}</th>" for name in ("exhibit", "verdict", "evidence", "what to do", "explained in"))
+        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in self.remarks)
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return (f"<p><strong>{html.escape(self.verdict)}</strong></p><ul>{remarks}</ul>"
+                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

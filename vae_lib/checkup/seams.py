@@ -1,0 +1,106 @@
+"""Where a model encodes and where it decodes: the two calls between which the latents pass, found by watching a run."""
+
+from contextlib import ExitStack, contextmanager
+from operator import attrgetter
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vae_lib.checkup.answers import Part, first_line, output_part, posterior_part
+
+
+class Call(NamedTuple):
+    """A call of the model's part `name`, of which one tensor argument and the answer are kept."""
+
+    name: str
+    argument: Tensor
+    answer: object
+
+
+class Seams(NamedTuple):
+    """The names of encoder and decoder, an example of each one's call, and the parts of their answers that count."""
+
+    encode: Call
+    decode: Call
+    posterior: Part
+    output: Part
+    drive: object
+
+
+@contextmanager
+def replaced(model, name, function):
+    """The model's part `name`, a method or a module, answers function(original, *args, **kwargs) for a while."""
+    *path, last = name.split(".")
+    owner = attrgetter(".".join(path))(model) if path else model
+    if isinstance(getattr(owner, last), nn.Module):
+        owner, last = getattr(owner, last), "forward"
+    original, own = getattr(owner, last), vars(owner)
+    before = own.get(last)
+    own[last] = lambda *args, **kwargs: function(original, *args, **kwargs)
+    try:
+        yield
+    finally:
+        if before is None:
+            del own[last]
+        else:
+            own[last] = before
+
+
+def first_tensor(args, kwargs):
+    """The first tensor among the arguments of a call, or None."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+
+
+def watched(model, run, names):
+    """The calls of the parts `names` during run(), in the order in which they began; and the error that stopped it."""
+    calls = []
+
+    def spy(name):
+        def watch(original, *args, **kwargs):
+            place, argument = len(calls), first_tensor(args, kwargs)
+            calls.append(None)
+            answer = original(*args, **kwargs)
+            calls[place] = Call(name, argument, answer)
+            return answer
+        return watch
+
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(replaced(model, name, spy(name)))
+        try:
+            run()
+            error = None
+        except Exception as caught:  # a foreign model may raise anything: another way to run it is tried
+            error = caught
+    return [call for call in calls if call is not None and call.argument is not None], error
+
+
+def parts_of(model):
+    """The names of what may be a model's encoder or decoder: two methods, and every module in it."""
+    methods = [name for name in ("encode", "decode") if callable(getattr(model, name, None))]
+    return methods + [name for name, _ in model.named_modules(remove_duplicate=True) if name and name not in methods]
+
+
+def find_seams(model, x, drives, encode=None, decode=None):
+    """The Seams of a model, by running the first of `drives`, functions of (model, x), in which both are called.
+
+    Raises ValueError where nothing returns mu and log_var, or nothing turns z into an image.
+    """
+    reasons = []
+    for drive in drives:
+        calls, error = watched(model, lambda drive=drive: drive(model, x), parts_of(model) + [
+            name for name in (encode, decode) if name and name not in parts_of(model)])
+        encoders = [(call, part) for call in calls if (part := posterior_part(call.answer))
+                    and encode in (None, call.name)]
+        for first, posterior in encoders[:1]:
+            latent = posterior.tensors[0].shape[1:]
+            for second in calls[calls.index(first) + 1:]:
+                rows = second.argument.numel() // max(latent.numel(), 1)
+                if decode in (None, second.name) and second.argument.shape[-len(latent):] == latent:
+                    output = output_part(second.answer, rows * x[0].numel())
+                    if output is not None:
+                        return Seams(first, second, posterior, output, drive)
+        reasons.append(f"{len(encoders)} calls that return mu and log_var, then none from z to an image"
+                       + (f"; {first_line(error)}" if error else ""))
+    raise ValueError("model: wanted a VAE with a part that returns (mu, log_var) and one that turns z into an image; "
+                     f"name them with encode= and decode=. Found: {' / '.join(reasons)}")
