@@ -934,3 +934,66 @@ def bounds_of_two_encoders(rng):
         "believed that the likelihood follows the tighter bound": "It has risen by $<rise>$.",
         "taken a lower bound for an upper one": "It has not changed, and is at most $<lower>$."},
         dict(loss=loss, rise=rise))
+
+
+# Page 13
+
+@asks("13_bug_museum", "Room 3: noise and heads", points=3, unit="nats", within=0.01)
+def nats_left_out(rng):
+    r"""A VAE with $<latents>$ latents multiplies its noise by $<factor>$, so that $z=\mu+<factor>\,\sigma\varepsilon$.
+    The KL in its loss is that of $N(\mu,\sigma^2)$, and $\sigma=<std>$ in every latent. By how many nats is this KL
+    less than that of the draws?
+    ---
+    - The draws have the standard deviation $<factor>\cdot <std>$. By (4.7) $\mu$ cancels in the difference.
+    - A latent is short by $-\log <factor>-\frac{1}{2}<std>^2(1-<factor>^2)=<one>$ nats.
+    - All $<latents>$ are short by $<right>$.
+    """
+    latents, factor, std = pick(rng, [8, 16, 20, 32]), pick(rng, [0.01, 0.02, 0.1, 0.5]), pick(rng, grid(0.3, 1.2))
+    mu, log_var = torch.zeros(latents).double(), 2 * doubles(std).log().expand(latents)
+    drawn = log_var + 2 * math.log(factor)
+    right = kl_to_standard_normal(mu, drawn) - kl_to_standard_normal(mu, log_var)
+    logs = -latents * math.log(factor)
+    return Draw(dict(latents=latents, factor=factor, std=std), right, {
+        "counted the logarithms only": logs,
+        "given the number for one latent": right / latents,
+        "multiplied the variance by the factor and not by its square": logs - latents * std**2 * (1 - factor) / 2},
+        dict(one=right / latents))
+
+
+@asks("13_bug_museum", "Room 2: two terms and their reductions", points=3)
+def weight_of_two_means(rng):
+    r"""A loss for images of $<channels>\times <size>\times <size>$ black and white pixels averages the cross entropy
+    over pixels and batch, and the KL over $<latents>$ latents and batch. It adds $<factor>$ times the first mean and
+    the second. Which weight $\beta$ has the KL beside the cross entropy, both being sums?
+    ---
+    - A mean over $<pixels>$ pixels is a sum with $w=<factor>/<pixels>$, a mean over $<latents>$ latents one with
+      $c=1/<latents>$.
+    - By (6.6) $\beta=c/w=<pixels>/(<latents>\cdot <factor>)=<right>$.
+    """
+    channels, size = pick(rng, [1, 3]), pick(rng, [28, 32, 64])
+    latents, factor = pick(rng, [8, 16, 20, 32, 64]), pick(rng, [2, 5, 10, 100])
+    pixels = channels * size**2
+    right = translate_loss("cross entropy", "mean", pixels=pixels, weight=factor, kl_reduction="mean",
+                           latent_dim=latents).beta
+    return Draw(dict(channels=channels, size=size, latents=latents, factor=factor), right, {
+        r"turned the fraction round, which gives $1/\beta$": 1 / right,
+        "left out the mean over the latents": right * latents,
+        "left out the mean over the pixels": right / pixels,
+        "left out the factor": right * factor}, dict(pixels=pixels))
+
+
+@asks("13_bug_museum", "Pitfall: a check where right and wrong agree", points=2)
+def test_that_sees_a_mean(rng):
+    r"""Somebody's KL averages over the latents in place of adding them up. Four tests are proposed, with $<latents>$
+    latents or with one, with $\mu=<mu>$ and $\sigma=<std>$ in each or at the prior. Which one fails, as it should?
+    ---
+    - At the prior the KL is zero, summed or averaged. With one latent a mean is a sum. A mean of numbers that are not
+      below zero is not below zero either.
+    - With $<latents>$ latents away from the prior the mean is $1/<latents>$ of the sum: only this test fails.
+    """
+    latents, mu, std = pick(rng, [4, 8, 16, 32]), pick(rng, [-2, -1.5, -0.5, 0.5, 1.5, 2]), pick(rng, [0.2, 0.5, 2, 3])
+    equal, place = "is it that of `torch.distributions`?", r"at $\mu=<mu>$, $\sigma=<std>$"
+    return Draw(dict(latents=latents, mu=mu, std=std), f"$<latents>$ latents, {place}: {equal}", {
+        "tested at the prior, where all of them are zero": rf"$<latents>$ latents, at $\mu=0$, $\sigma=1$: {equal}",
+        "tested one latent, where a mean is a sum": f"$1$ latent, {place}: {equal}",
+        "tested the sign, which a mean does not change": f"$<latents>$ latents, {place}: is it at least $0$?"})

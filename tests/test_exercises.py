@@ -6,7 +6,7 @@ import pytest
 from course import exercises, pages
 from vae_lib import answers
 
-PAGES = [path for path in pages.paths() if pages.equations(path)]
+PAGES = [path for path in pages.paths() if (path.parent / "solutions" / path.name).exists()]
 each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 NEW = nbformat.v4
 

@@ -78,7 +78,7 @@ def test_links_lead_to_headings(page):
 
 @pytest.mark.parametrize("call, said", [
     (lambda: lectures.section("02", "A third derivation"), "section of page 02: wanted one of .*got 'A third"),
-    (lambda: lectures.section("13"), "page: no notebook in notebooks/ begins with '13'"),
+    (lambda: lectures.section("14"), "page: no notebook in notebooks/ begins with '14'"),
     (lambda: lectures.exercise("2.9"), "exercise: wanted one of 2.1, .*got '2.9'"),
     (lambda: lectures.homework("2.1", "2.9"), "exercise: wanted one of 2.1, .*got '2.9'"),
     (lambda: lectures.mistake("2.1", "entrophy"), "mistake of 2.1: wanted words of one text, got 'entrophy', which 0"),
