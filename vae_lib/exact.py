@@ -10,7 +10,7 @@ import math
 import torch
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
-from vae_lib.guards import float64, integer, interval, positive
+from vae_lib.guards import float64, integer, interval, positive, takes
 from vae_lib.likelihoods import Gaussian
 from vae_lib.models import dense_vae
 
@@ -41,8 +41,9 @@ class LinearGaussian:
         """
         x = float64("x", x, "N", "D")
         largest = x.shape[1] - (variance is None)
-        if len(x) < 2:
-            raise ValueError(f"x: wanted at least 2 points, got shape {tuple(x.shape)}")
+        if len(x) < 2 or largest == 0:
+            wanted = "at least 2 points" if len(x) < 2 else "points of at least 2 numbers, or a stated variance"
+            raise ValueError(f"x: wanted {wanted}, got shape {tuple(x.shape)}")
         latent_dim = integer("latent_dim", latent_dim, at_most=largest)
         bias = x.mean(0)
         eigenvalues, directions = torch.linalg.eigh((x - bias).mT @ (x - bias) / len(x))
@@ -54,6 +55,7 @@ class LinearGaussian:
         lengths = (eigenvalues - positive("variance", variance)).clamp_min(0).sqrt()
         return cls((directions * lengths)[:, :latent_dim], bias, variance)
 
+    @takes(num=integer)
     def sample(self, num, generator=None):
         """Draw x (num, D) and the z (num, k) that it comes from, of the prior and the likelihood."""
         z = self.weight.new_empty(num, self.latent_dim).normal_(generator=generator)
@@ -165,6 +167,7 @@ class NonlinearModel:
         if float64("decode(z)", output, points).dtype != output.dtype:
             raise TypeError(f"decode(z): wanted float64, as z is, got {output.dtype}")
 
+    @takes(num=integer)
     def sample(self, num, generator=None):
         """Draw x (num,) and the z (num,) that it comes from, of the prior and the likelihood."""
         z, noise = self.grid.new_empty(2, num).normal_(generator=generator)
@@ -193,7 +196,7 @@ class NonlinearModel:
         Shapes: (...), broadcast against each other, to (...). Kingma & Welling 2014, equation 3.
         """
         x, mu, log_var = (float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
-        z, weights = self._quadrature_under(mu, log_var)
+        z, _, weights = self._quadrature_under(mu, log_var)
         log_px_given_z = (weights * self._log_px_given_z(x[..., None], z)).sum(-1)
         return log_px_given_z - kl_to_standard_normal(mu[..., None], log_var[..., None])
 
@@ -204,9 +207,11 @@ class NonlinearModel:
         `log_px` does.
         """
         x, mu, log_var = (float64(*named, "...") for named in (("x", x), ("mu", mu), ("log_var", log_var)))
-        z, weights = self._quadrature_under(mu, log_var)
+        z, eps, weights = self._quadrature_under(mu, log_var)
         log_pz_given_x = self.log_joint(x[..., None], z) - self._log_integrals(x)[1][..., None]
-        log_qz_given_x = _log_scalar_normal(z, mu[..., None], log_var[..., None])
+        # from eps, as z - mu is rounded to zero where q is narrower than the step between two numbers
+        log_q_eps = _log_scalar_normal(eps, torch.zeros_like(eps), torch.zeros_like(eps))
+        log_qz_given_x = log_q_eps - 0.5 * log_var[..., None]
         return (weights * (log_qz_given_x - log_pz_given_x)).sum(-1)
 
     def best_gaussian_q(self, x):
@@ -256,10 +261,10 @@ class NonlinearModel:
         return _log_scalar_normal(x, self.decode(z), torch.full_like(z, math.log(self.variance)))
 
     def _quadrature_under(self, mu, log_var):
-        """Points z (..., P), and weights (P,) that sum to one, for expectations under q."""
+        """Points z = mu + std * eps (..., P), eps (P,), and weights (P,) that sum to one, for expectations under q."""
         eps = torch.linspace(-12, 12, max(len(self.grid) // 4, 500), dtype=torch.float64)
         weights = (eps[1] - eps[0]) * (-0.5 * eps**2).exp() / math.sqrt(2 * math.pi)
-        return mu[..., None] + (0.5 * log_var[..., None]).exp() * eps, weights
+        return mu[..., None] + (0.5 * log_var[..., None]).exp() * eps, eps, weights
 
     def _log_integrals(self, x):
         """log p(x) by the trapezoidal rule, and by the midpoint rule half-way between the grid's points.

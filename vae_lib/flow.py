@@ -74,6 +74,7 @@ class RealNVP(nn.Module):
         u, log_det = self(z)
         return log_normal(u, torch.zeros_like(u), torch.zeros_like(u)) + log_det
 
+    @takes(num_samples=integer)
     def sample(self, num_samples, generator=None):
         """Draws z ~ r(z), without gradients: (num_samples, latent_dim), of the weights' type and on their device."""
         u = next(self.parameters()).new_empty(num_samples, self.latent_dim).normal_(generator=generator)

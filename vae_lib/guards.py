@@ -149,6 +149,13 @@ def posteriors(mu, log_var):
     return mu, log_var
 
 
+def at_least_one(name, value):
+    """The tensor; ValueError if its first dimension is missing or empty."""
+    if value.dim() == 0 or len(value) == 0:
+        raise ValueError(f"{name}: wanted at least one entry along a first dimension, got shape {tuple(value.shape)}")
+    return value
+
+
 def grey_images(name, value):
     """The images; TypeError or ValueError unless they are uint8 of shape (N, C, H, W)."""
     return tensor(name, value, "N", "C", "H", "W", kind="a uint8 tensor, grey values 0 to 255,", dtypes=(torch.uint8,))

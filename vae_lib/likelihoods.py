@@ -49,8 +49,8 @@ def learned_gaussian_log_prob(x, mean, log_var):
 def optimal_variance(x, mean):
     """The variance at which pixels x are most probable under N(mean, variance): the mean squared error.
 
-    Shapes: (..., C, H, W), broadcast against each other, to one number, a tensor. Equation (6.8); Rybkin,
-    Daniilidis & Levine 2021.
+    Shapes: (..., C, H, W), broadcast against each other, to one number, a tensor; nan for no image. Equation (6.8);
+    Rybkin, Daniilidis & Levine 2021.
     """
     return ((x - mean) ** 2).mean()
 
@@ -112,7 +112,7 @@ class LearnedVarianceGaussian(nn.Module):
     @property
     def variance(self):
         """The variance that is learned, as a number."""
-        return self.log_var.exp().item()
+        return math.exp(self.log_var)
 
     @takes_pixels
     def log_prob(self, x, output):

@@ -9,9 +9,9 @@ is q = theta.responsibilities(x), its M step theta = m_step(x, q).
 import torch
 
 from vae_lib.gaussian import log_normal
-from vae_lib.guards import distributions, float64, integer, positive
+from vae_lib.guards import distributions, float64, integer, positive, takes
 
-TINY = torch.finfo(torch.float64).tiny  # stands for zero where a logarithm is taken
+TINY = torch.finfo(torch.float64).tiny  # stands for zero where a logarithm is multiplied by zero
 
 
 class Mixture:
@@ -44,6 +44,7 @@ class Mixture:
         weights = torch.full_like(x[:num_components, 0], 1 / num_components)
         return cls(weights, x[chosen], whole.covariances.expand(num_components, -1, -1))
 
+    @takes(num=integer)
     def sample(self, num, generator=None):
         """Draw x (num, D) and the components z (num,), int64, that they come from."""
         z = torch.multinomial(self.weights, num, replacement=True, generator=generator)
@@ -51,12 +52,16 @@ class Mixture:
         return self.means[z] + (self._factors[z] @ eps[..., None])[..., 0], z
 
     def log_joint(self, x):
-        """log p(x, z = k) = log weights[k] + log N(x; means[k], covariances[k]). Shapes: (N, D) to (N, K)."""
+        """log p(x, z = k) = log weights[k] + log N(x; means[k], covariances[k]). Shapes: (N, D) to (N, K).
+
+        It is -inf for a component of weight zero.
+        """
         residual = float64("x", x, "N", self.means.shape[1])[:, None] - self.means
         eps = torch.linalg.solve_triangular(self._factors, residual.permute(1, 2, 0), upper=False).mT
         log_px_given_z = log_normal(eps, torch.zeros_like(eps), torch.zeros_like(eps)).mT
         log_determinants = self._factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return self.weights.clamp_min(TINY).log() + log_px_given_z - log_determinants
+        log_weights = self.weights.clamp_min(TINY).log().where(self.weights > 0, -torch.inf)
+        return log_weights + log_px_given_z - log_determinants
 
     def log_px(self, x):
         """log p(x) = log sum_k p(x, z = k). Shapes: (N, D) to (N,)."""
@@ -73,7 +78,7 @@ class Mixture:
         """
         log_joint = self.log_joint(x)
         q = distributions("q", q, *log_joint.shape)
-        return (q * (log_joint - q.clamp_min(TINY).log())).sum(-1)
+        return (q * (log_joint.where(q > 0, 0.0) - q.clamp_min(TINY).log())).sum(-1)
 
     def kl_to_posterior(self, x, q):
         """KL(q || p(z|x)), a sum over components; 0 or more, up to rounding. Shapes: (N, D) and (N, K) to (N,).
@@ -82,7 +87,7 @@ class Mixture:
         """
         log_pz_given_x = self.log_joint(x).log_softmax(-1)
         q = distributions("q", q, *log_pz_given_x.shape)
-        return (q * (q.clamp_min(TINY).log() - log_pz_given_x)).sum(-1)
+        return (q * (q.clamp_min(TINY).log() - log_pz_given_x.where(q > 0, 0.0))).sum(-1)
 
     def em_step(self, x, min_variance=1e-6):
         """A new Mixture, one E step and one M step on: the mean of log p(x) over x never falls. Equation (3.4)."""

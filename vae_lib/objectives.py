@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.guards import integer, takes, takes_pixels
+from vae_lib.guards import at_least_one, integer, takes, takes_pixels
 from vae_lib.modes import evaluating
 
 
@@ -151,8 +151,12 @@ def log_weights(log_px_given_z, z, mu, log_var):
     return log_px_given_z + log_pz - log_normal(z, mu, log_var)
 
 
+@takes(log_w=at_least_one)
 def log_mean_exp(log_w):
-    """log of the mean of exp(log_w) over the first dimension, by log-sum-exp. Equation (11.3)."""
+    """log of the mean of exp(log_w) over the first dimension, by log-sum-exp. Equation (11.3).
+
+    Shapes: (num_samples, ...) to (...). Raises ValueError where there is no sample.
+    """
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
