@@ -288,12 +288,19 @@ def test_directions_below_a_stated_variance_collapse():
     (DATA, 2, 0.0, ValueError, "variance: wanted a positive finite number, got 0.0"),
     (DATA[:3], 2, None, ValueError, "x: wanted more than 2 directions that vary; or state a variance"),
     (torch.ones(4, 3), 1, None, ValueError, "x: wanted more than 1 directions that vary"),
-    *((normals(50, 2, seed=s) @ normals(2, 5, seed=s), 2, None, ValueError, "x: wanted more than 2 directions")
-      for s in range(5)),  # the eigenvalues left over are zero, but for rounding
+    *((normals(50, k, seed=s) @ normals(k, 5, seed=s), k, None, ValueError, f"x: wanted more than {k} directions")
+      for k in (1, 2) for s in range(5)),  # the eigenvalues left over are zero, but for rounding
 ])
 def test_maximum_likelihood_refuses(x, latent_dim, variance, error, message):
     with pytest.raises(error, match=message):
         LinearGaussian.maximum_likelihood(x, latent_dim, variance)
+
+
+def test_two_points_are_enough_for_maximum_likelihood_if_the_variance_is_stated():
+    model, half = LinearGaussian.maximum_likelihood(DATA[:2], 1, 0.1), (DATA[1] - DATA[0]) / 2
+    along = half / half.norm()
+    close(model.weight @ model.weight.T, (half.norm() ** 2 - 0.1) * along.outer(along), 1e-12)
+    close(model.bias, DATA[0] + half, 1e-12)
 
 
 NAN = torch.tensor([[0.0, float("nan")]])
@@ -321,11 +328,13 @@ def test_linear_model_refuses(weight, bias, variance, error, message):
 @pytest.mark.parametrize("method, arguments, message", [
     ("log_px", (X[:, :4],), r"x: wanted .* shape \(N, 5\), got float64 of shape \(40, 4\)"),
     ("log_px", (X[0],), r"x: wanted .* shape \(N, 5\), got float64 of shape \(5,\)"),
-    ("posterior", (X[:, :1],), "x: wanted"),
+    ("posterior", (X[:, :1],), r"x: wanted .* shape \(N, 5\), got float64 of shape \(40, 1\)"),
     ("best_diagonal_q", (X * math.inf,), "x: wanted finite numbers"),
     ("elbo", (X, MU[:, :1], LOG_VAR), r"mu: wanted .* shape \(N, 3\), got float64 of shape \(40, 1\)"),
     ("elbo", (X, MU, LOG_VAR[:, :1]), r"log_var: wanted .* shape \(N, 3\), got float64 of shape \(40, 1\)"),
-    ("kl_to_posterior", (X, MU[0], LOG_VAR), "mu: wanted"),
+    ("elbo", (X[:, :4], MU, LOG_VAR), r"^x: wanted .* shape \(N, 5\), got float64 of shape \(40, 4\)"),
+    ("kl_to_posterior", (X, MU[0], LOG_VAR), r"mu: wanted .* shape \(N, 3\), got float64 of shape \(3,\)"),
+    ("kl_to_posterior", (X, MU, LOG_VAR[0]), r"^log_var: wanted .* shape \(N, 3\), got float64 of shape \(3,\)"),
     ("log_joint", (X, MU[:, :2]), r"z: wanted .* shape \(..., 3\), got float64 of shape \(40, 2\)"),
     ("log_joint", (X.sum(), MU), r"x: wanted .* shape \(..., 5\), got float64 of shape \(\)"),
 ])
