@@ -14,7 +14,7 @@ from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import EXHIBITS, NEEDS
 from vae_lib.checkup.of_loss import constants, read, shapes, translation, variance_of, weights
-from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, squashed
+from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, returns_mu, squashed
 from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, preserved
 from vae_lib.checkup.report import Finding, Report
 from vae_lib.checkup.seams import find_seams
@@ -128,16 +128,21 @@ def examined(probe, loss, validation, bound, beta):
     reading = examine(of_reading, lambda: read(probe, loss)) if loss else None
     s2, complete = variance_of(probe, reading) if reading else (None, None)
     examine(("relu_on_heads", "batch_norm_on_heads"), lambda: heads(probe))
-    noises = [examine(("noise_std", "std_as_variance", "eval_returns_mu"),
-                      lambda training=training: noise(probe, probe.seams.drive, training))
-              for training in (True, False)]
-    if all(noises):
-        examine((), lambda: draws(*noises, reading and reading.kl))
     if reading:
         examine(of_reading[:-1], lambda: weights(probe, reading, s2, beta))
         examine((), lambda: constants(probe, reading))
-    if loss and examine(("shapes_broadcast",), lambda: shapes(probe, loss)) and found["shapes_broadcast"][0]:
+    paired = not (loss and examine(("shapes_broadcast",), lambda: shapes(probe, loss)) and found["shapes_broadcast"][0])
+    if not paired:
         found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
+    noises = [examine(("noise_std", "std_as_variance", "eval_returns_mu"),
+                      lambda training=training: noise(probe, probe.seams.drive, training, 1000 if paired else 1))
+              for training in (True, False)]
+    if all(noises):
+        examine((), lambda: draws(*noises, reading and reading.kl))
+    for name, reported in (("validation", validation and (lambda model, x: validation(model, [x]))),
+                           ("bound", bound and (lambda model, x: bound(model, x, 4)))):
+        if reported:
+            examine((), lambda reported=reported, name=name: returns_mu(probe, reported, name))
     named = type(getattr(probe.model, "likelihood", None)).__name__
     form = reading.error.form if reading else {"Bernoulli": "cross entropy of logits"}.get(named)
     examine(("sigmoid_twice",), lambda: squashed(probe, form))

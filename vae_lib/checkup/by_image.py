@@ -72,16 +72,19 @@ def value_of(value):
     return number_of(value.double().mean() if isinstance(value, torch.Tensor) else value)
 
 
-def weighted(probe, bound, samples=4):
-    """Importance weights summed over images, or taken from the loss: which of four samples decides a bound."""
+def weighted(probe, bound, asked=4):
+    """Importance weights summed over images, or taken from the loss: which of several samples decides a bound."""
     few = probe.like(x=probe.x[:4])
     error = read_error(few, lambda model, x: value_of(bound(model, x, 1)))
-    function = lambda model, x: bound(model, x, samples)
+    function = lambda model, x: bound(model, x, asked)
+    samples = draws_of_an_image(few, function, error.at)
+    if samples == 1:
+        raise NotReadable(f"the bound takes one sample for each image where {asked} are asked for")
     together = share_of_bad(few, function, error, lambda image, sample: sample % samples != 0)
     apart = share_of_bad(few, function, error, lambda image, sample: (sample - image) % samples != 0)
     equal = [value_of(few.ask(lambda model, x, k=k: bound(model, x, k), output=error.at)[0]) for k in (1, 16)]
-    said = (f"with one of four samples good, the same for all images, the bound goes {together:.0%} of the way to the "
-            f"worst sample; with another one for each image, {apart:.0%}")
+    said = (f"with one of {samples} samples good, the same for all images, the bound goes {together:.0%} of the way to "
+            f"the worst sample; with another one for each image, {apart:.0%}")
     grows = abs(equal[1] - equal[0]) / abs(error.weight)
     remarks = []
     if 0.3 < together <= 1 - 0.5 / samples:

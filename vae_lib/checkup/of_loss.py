@@ -150,7 +150,7 @@ def weights(probe, reading, s2, beta_meant):
     for exhibit, value, by_pixels, by_latents in (
             ("kl_mean_over_latents", 1 / latents, 1, 0.5), ("mean_mse_summed_kl", pixels, 2, 1),
             ("both_terms_averaged", pixels / latents, 2, 0.5)):
-        found[exhibit] = averaged(value, by_pixels, by_latents), f"{known}; it would be about {value:.4g} so"
+        found[exhibit] = averaged(value, by_pixels, by_latents), f"{known}; this mistake makes it {value:.4g}"
     lowest, right_form = -kl.log / kl.var if kl.var else math.nan, near(kl.var, kl.mu2) and near(-kl.log, kl.mu2)
     formula = " ".join(f"{weight:+.3g} {term}" for weight, term in zip(
         kl[:5], ("mu^2", "exp(log_var)", "exp(log_var/2)", "exp(2 log_var)", "log_var")) if weight)

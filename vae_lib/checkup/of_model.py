@@ -53,9 +53,13 @@ class Noise(NamedTuple):
         return all(near(std, factor * math.exp(slope * t), 0.05) for std, t in zip(self.stds, LOG_VARS))
 
 
-def noise(probe, drive, training):
-    """The Noise that the model draws, from 8,000 numbers or more at each log-variance."""
-    many = probe.like(x=probe.x.repeat(-(-100 // len(probe.x)), *[1] * (probe.x.dim() - 1)))
+def noise(probe, drive, training, repeats=1000):
+    """The Noise that the model draws, from 8,000 numbers or more at each log-variance.
+
+    The images are repeated up to `repeats` times, but stay below four million pixels.
+    """
+    repeats = max(1, min(repeats, 1000 // math.prod(probe.latent_shape), 2**22 // probe.x.numel()))
+    many = probe.like(x=probe.x.repeat(repeats, *[1] * (probe.x.dim() - 1)))
     stds, sample = [], None
     for log_var in LOG_VARS:
         parts, seed = [], 0
@@ -71,6 +75,14 @@ def noise(probe, drive, training):
         stds.append(drawn.std().item())
         sample = drawn[:5000] if log_var == 0 else sample
     return Noise(tuple(stds), sample)
+
+
+def returns_mu(probe, function, name):
+    """The exhibit of a number that is made from mu itself in eval mode; nothing where it is not."""
+    drawn = probe.ask(function, mu=0.5, training=False)[1]
+    if drawn and all((z == 0.5).all() for z in drawn):
+        return {"eval_returns_mu": (True, f"in eval mode {name} decodes mu itself, without noise")}
+    return {}
 
 
 def by_its_noise(probe):
@@ -103,17 +115,19 @@ def draws(in_training, in_eval, kl):
     if not right and not swapped and all(std > 0 for std in in_training.stds):
         factor = in_training.stds[1]
         short = f"; at sigma = 1 the KL is wrong by {(factor**2 - 1) / 2 - math.log(factor):.3g} nats a latent"
-    silent = in_eval.stds[1] < 1e-6
+    silent = in_eval.stds[1] < 1e-6 < in_training.stds[1]
     agrees = in_eval.follows(1.0 if as_log_std else 0.5)
     return {"noise_std": (not right and not swapped, measured + short),
             "std_as_variance": (swapped, measured),
-            "eval_returns_mu": (silent and in_training.stds[1] > 1e-6,
+            "eval_returns_mu": (silent,
                                 f"in eval mode the standard deviation of z at sigma = 1 is {in_eval.stds[1]:.3g}"
                                 + ("" if agrees or silent else ", which is wrong too"))}
 
 
 def squashed(probe, form):
     """A sigmoid on a sigmoid: the range of the decoder's own output, for latents from near and far."""
+    if form == "cross entropy of two sigmoids":
+        return {"sigmoid_twice": (True, "the loss is the cross entropy of sigmoid(sigmoid(output))")}
     z = torch.randn(64, *probe.latent_shape, dtype=torch.float64).to(next(probe.model.parameters(), probe.x))
     output = torch.cat([probe.decoded(scale * z) for scale in (1, 10, 100, 1000)])
     low, high = output.min().item(), output.max().item()

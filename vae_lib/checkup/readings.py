@@ -21,6 +21,7 @@ ERRORS = {
     "squared error": (lambda c: c**2, lambda c: c),
     "cross entropy of probabilities": (lambda c: -(c * (1 - c)).log() / 2, lambda c: (c / (1 - c)).log()),
     "squared error of a sigmoid": (lambda c: c.sigmoid() ** 2, lambda c: c.sigmoid()),
+    "cross entropy of two sigmoids": (lambda c: softplus(c.sigmoid()), lambda c: c.sigmoid()),
 }
 WIDE = torch.tensor([-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
 NARROW = torch.tensor([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95], dtype=torch.float64)
@@ -68,8 +69,8 @@ def fit(terms, values):
 def read_error(probe, function):
     """The ErrorTerm of a loss at the prior, where every right KL is zero. NotReadable for an error that is unknown."""
     x, pixels = probe.x, probe.x[0].numel()
-    for grid, forms in ((WIDE, ("cross entropy of logits", "squared error", "squared error of a sigmoid")),
-                        (NARROW, ("cross entropy of probabilities",))):
+    of_probabilities = "cross entropy of probabilities"
+    for grid, forms in ((WIDE, [form for form in ERRORS if form != of_probabilities]), (NARROW, [of_probabilities])):
         try:
             values = [probe.value(function, output=c.item()) for c in grid]
         except NotReadable:

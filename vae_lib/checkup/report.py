@@ -4,9 +4,12 @@ import html
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
+from torch.distributions import Normal
 
 from vae_lib.loss_translator import Translation
+from vae_lib.plotting import STYLE, picture
 
 
 class Finding(NamedTuple):
@@ -66,6 +69,20 @@ class Report:
         """Verdict, findings and remarks as dicts, lists and strings, ready for json."""
         return {"verdict": self.verdict, "findings": [finding._asdict() for finding in self.findings],
                 "remarks": list(self.remarks), "translation": self.translation and self.translation._asdict()}
+
+    def picture(self):
+        """The noise of z in training as a histogram beside N(0, 1), with alternative text; None if not measured."""
+        if self.noise is None:
+            return None
+        z = torch.linspace(-4, 4, 201)
+        with plt.rc_context(STYLE):
+            fig, ax = plt.subplots(figsize=(4.8, 2.6))
+            ax.hist(self.noise.numpy(force=True), bins=61, range=(-4, 4), density=True, label="drawn")
+            ax.plot(z, Normal(0.0, 1.0).log_prob(z).exp(), label="N(0, 1)")
+            ax.set(xlabel="(z - mu) / sigma", ylabel="density")
+            ax.legend()
+        return picture(fig, "Histogram of the noise that the model draws, of standard deviation "
+                            f"{self.noise.std():.3g}, beside the density of N(0, 1) that the KL assumes.")
 
     def _repr_html_(self):
         order = ("shown", "not examined", "clear")

@@ -84,12 +84,18 @@ def parts_of(model):
 def find_seams(model, x, drives, encode=None, decode=None):
     """The Seams of a model, by running the first of `drives`, functions of (model, x), in which both are called.
 
-    Raises ValueError where nothing returns mu and log_var, or nothing turns z into an image.
+    Raises ValueError where nothing returns mu and log_var, or nothing turns z into an image, and for unknown names.
     """
-    reasons = []
+    reasons, names = [], parts_of(model)
+    for argument, name in (("encode", encode), ("decode", decode)):
+        if name is not None and name not in names:
+            try:
+                attrgetter(name)(model)
+            except (AttributeError, TypeError):
+                raise ValueError(f"{argument}: wanted the name of a part of the model, got {name!r}") from None
+            names.append(name)
     for drive in drives:
-        calls, error = watched(model, lambda drive=drive: drive(model, x), parts_of(model) + [
-            name for name in (encode, decode) if name and name not in parts_of(model)])
+        calls, error = watched(model, lambda drive=drive: drive(model, x), names)
         encoders = [(call, part) for call in calls if (part := posterior_part(call.answer))
                     and encode in (None, call.name)]
         for first, posterior in encoders[:1]:
