@@ -137,8 +137,8 @@ def test_the_gap_and_its_two_parts_equal_sums_over_a_grid(latent_dim):
     """In NumPy: log p(x), the bound of q and the best diagonal q, found by a search, by trapezoidal sums."""
     generator = np.random.default_rng(latent_dim)
     weight, bias = generator.normal(size=(3, latent_dim)), generator.normal(size=3)
-    axes = np.meshgrid(*[np.linspace(-9, 9, 361)] * latent_dim, indexing="ij")
-    z, cell = np.stack([axis.ravel() for axis in axes], -1), (18 / 360) ** latent_dim
+    axes = np.meshgrid(*[np.linspace(-9, 9, 181)] * latent_dim, indexing="ij")
+    z, cell = np.stack([axis.ravel() for axis in axes], -1), (18 / 180) ** latent_dim
     model = LinearGaussian(torch.tensor(weight), torch.tensor(bias), 0.7)
 
     def bound(q):
