@@ -255,6 +255,28 @@ def test_nll_depends_on_its_seed_alone_and_leaves_the_model_as_it_was():
     assert all(weights.is_contiguous() for weights in model.parameters())
 
 
+def test_500_samples_in_batches_of_500_from_seed_0_in_float32_unless_stated():
+    torch.manual_seed(0)
+    model, x = residual_vae((1, 4, 4), channels=(3,), latent_dim=2), (normals(600, 1, 4, 4) > 0).float()
+    assert held_out_elbo(model, x) == held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0)
+    stated = dict(num_samples=500, seed=0, autocast=False, progress=False)
+    assert nll(model, x[:3]) == nll(model, x[:3], batch_size=500, **stated)
+    assert nll(model, x[:3], 600) == nll(model, x[:3], **stated | dict(num_samples=600), batch_size=500)
+    for number in (500, 600):
+        estimates = importance_estimates(model, x[:3], **stated | dict(num_samples=number), batch_size=500)
+        implied = importance_estimates(model, x[:3], *([] if number == 500 else [number]))
+        assert all(map(torch.equal, implied, estimates))
+
+
+def test_convolutions_run_in_the_faster_memory_format():
+    model, formats = residual_vae((1, 4, 4), channels=(3,), latent_dim=2), []
+    kernels = [weights for weights in model.parameters() if weights.dim() == 4]
+    model.decoder.register_forward_hook(lambda *_: formats.extend(
+        weights.is_contiguous(memory_format=torch.channels_last) for weights in kernels))
+    nll(model, (normals(6, 1, 4, 4) > 0).float(), 2, progress=False)
+    assert formats and all(formats)
+
+
 def test_nll_in_bfloat16_is_near_that_in_float32():
     torch.manual_seed(0)
     model = residual_vae((1, 8, 8), channels=(8, 8), latent_dim=2)
@@ -409,8 +431,11 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_nll_shows_its_progress(capsys):
     model, _ = exact_vae()
-    nll(model, X, num_samples=2)
-    assert "50/50" in capsys.readouterr().err
+    for function in (nll, importance_estimates):
+        function(model, X, num_samples=2)
+        assert "50/50" in (shown := capsys.readouterr().err) and "images/s" in shown
+        function(model, X, num_samples=2, progress=False)
+        assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options, message", [
