@@ -20,8 +20,7 @@ def log_normal(x, mu, log_var):
 
     Shapes: (..., latent_dim), broadcast against each other, to (...). Equation (0.1); Bishop 2006, equation 2.43.
     """
-    eps = (x - mu) * (-0.5 * log_var).exp()
-    return -0.5 * (math.log(2 * math.pi) + log_var + eps**2).sum(-1)
+    return -0.5 * (math.log(2 * math.pi) + log_var + ((x - mu) * (-0.5 * log_var).exp()) ** 2).sum(-1)
 
 
 @widened

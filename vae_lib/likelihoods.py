@@ -41,8 +41,7 @@ def learned_gaussian_log_prob(x, mean, log_var):
     Shapes: x and mean (..., C, H, W), broadcast against each other, to (...); log_var is a tensor, one number
     for all pixels. Equation (6.1), whose derivative by log_var is (6.10).
     """
-    eps = (x - mean) * (-0.5 * log_var).exp()
-    return -0.5 * (eps**2 + log_var + math.log(2 * math.pi)).sum(IMAGE_DIMS)
+    return -0.5 * (((x - mean) * (-0.5 * log_var).exp()) ** 2 + log_var + math.log(2 * math.pi)).sum(IMAGE_DIMS)
 
 
 @widened
