@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from vae_lib import guards
 from vae_lib.checkpoints import fingerprint, name_of, read_checkpoint, write_checkpoint
 from vae_lib.data import binarize, to_unit
+from vae_lib.files import refuse_unwritable
 from vae_lib.likelihoods import Bernoulli
 from vae_lib.objectives import Bound, elbo
 
@@ -53,9 +54,10 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
 
     Returns {"elbo": [...], "log_px_given_z": [...], "kl": [...]}, means over the batch of each step, in nats. The
     model is left in eval mode. Raises TypeError or ValueError for arguments that do not fit and for a checkpoint that
-    is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked; FloatingPointError,
-    naming step and term, for a bound that is not finite, and for weights that are not at the end: the last checkpoint
-    stays. Kingma & Welling 2014, algorithm 1; Kingma & Ba 2015; Loshchilov & Hutter 2019.
+    is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked; OSError, before the first
+    step, for a folder in which none can be written; FloatingPointError, naming step and term, for a bound that is not
+    finite, and for weights that are not at the end: the last checkpoint stays. Kingma & Welling 2014, algorithm 1;
+    Kingma & Ba 2015; Loshchilov & Hutter 2019.
     """
     if images.is_floating_point():
         guards.pixels_for(getattr(model, "likelihood", None), "images", images)
@@ -232,10 +234,12 @@ def _to_float32(network, inputs, output):
 
 
 def _goes_on(path, resume):
-    """Whether there is a checkpoint to go on from; FileExistsError for one that must not be overwritten."""
+    """Whether there is a checkpoint to go on from; OSError for one that must not, or cannot, be written."""
     if resume and path is None:
         raise ValueError("checkpoint: wanted a path to resume from, got None")
     exists = path is not None and Path(path).exists()
     if exists and not resume:
         raise FileExistsError(f"checkpoint: {path} exists; go on from it with resume=True, or remove it")
+    if path is not None:
+        refuse_unwritable(path)
     return exists
