@@ -8,6 +8,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -253,3 +254,12 @@ def test_processes_that_save_one_file_leave_it_whole_at_any_time(tmp_path):
     assert [process.exitcode for process in processes] == [0] * 3
     assert seen <= set(wanted) and path.read_bytes() in wanted[:3]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_table_of_faults_names_tests_that_there_are():
+    tests = Path(__file__).parent
+    rows = [line for line in (tests.parent / "CONTRIBUTING.md").read_text().splitlines() if " -k " in line]
+    named = [re.findall(r"`(test_\w+) -k (\w+)`", row) for row in rows]
+    assert len(rows) > 15 and all(named)
+    for file, word in sum(named, []):
+        assert re.search(rf"(?m)^def test_\w*{word}", (tests / f"{file}.py").read_text()), (file, word)
