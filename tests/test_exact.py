@@ -280,6 +280,7 @@ def test_directions_below_a_stated_variance_collapse():
     (DATA.numpy(), 2, None, TypeError, r"x: wanted a floating-point .* \(N, D\), got ndarray"),
     (DATA[0], 2, None, ValueError, r"x: .* got float64 of shape \(5,\)"),
     (DATA[:1], 2, 1.0, ValueError, r"x: wanted at least 2 points, got shape \(1, 5\)"),
+    (DATA[:, :1], 1, None, ValueError, r"x: wanted points of at least 2 numbers, or a stated variance, got"),
     (DATA * math.nan, 2, None, ValueError, "x: wanted finite numbers"),
     (DATA, 0, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 0"),
     (DATA, 5, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 5"),
@@ -301,6 +302,13 @@ def test_two_points_are_enough_for_maximum_likelihood_if_the_variance_is_stated(
     along = half / half.norm()
     close(model.weight @ model.weight.T, (half.norm() ** 2 - 0.1) * along.outer(along), 1e-12)
     close(model.bias, DATA[0] + half, 1e-12)
+
+
+@pytest.mark.parametrize("data_dim, variance", [(1, 0.1), (2, None)])
+def test_with_as_many_parameters_as_the_covariance_has_maximum_likelihood_has_that_of_the_data(data_dim, variance):
+    x = DATA[:, :data_dim]
+    model = LinearGaussian.maximum_likelihood(x, 1, variance)
+    close(marginal(model).covariance_matrix, np.cov(x.numpy().T, bias=True).reshape(data_dim, data_dim), 1e-12)
 
 
 NAN = torch.tensor([[0.0, float("nan")]])
@@ -401,7 +409,9 @@ def test_nonlinear_model_equals_adaptive_quadrature(model, decode):
 def test_nonlinear_log_px_is_elbo_plus_kl(model):
     x, z = model.sample(60, torch.Generator().manual_seed(3))
     mu, log_var = z + 0.3 * normals(60), -8 + 4 * normals(60, seed=1)
-    close(model.elbo(x, mu, log_var) + model.kl_to_posterior(x, mu, log_var), model.log_px(x), 1e-10)
+    narrow = torch.full_like(mu, -80)  # no number lies between mu and half a standard deviation above
+    for wide_or_narrow in (log_var, narrow):
+        close(model.elbo(x, mu, wide_or_narrow) + model.kl_to_posterior(x, mu, wide_or_narrow), model.log_px(x), 1e-10)
 
 
 def test_nonlinear_model_with_a_straight_decoder_equals_the_linear_one():
@@ -527,13 +537,21 @@ def test_nonlinear_model_refuses(arguments, error, message):
         NonlinearModel(**{"decode": torch.tanh, "variance": 1.0, **arguments})
 
 
+@pytest.mark.parametrize("model", [MODEL, WAVY])
+def test_no_draw_is_refused(model):
+    with pytest.raises(ValueError, match="^num: wanted an integer, 1 or more, got 0"):
+        model.sample(0)
+
+
 @pytest.mark.parametrize("method, arguments, message", [
     ("log_px", (SCALARS[:, None],), r"x: wanted .* shape \(N\), got float64 of shape \(6, 1\)"),
     ("posterior_density", (SCALARS[0],), r"x: wanted .* shape \(N\), got float64 of shape \(\)"),
     ("best_gaussian_q", (SCALARS * math.nan,), "x: wanted finite numbers, got NaN"),
-    ("elbo", (SCALARS, MEANS * math.inf, LOG_VARS), "mu: wanted finite numbers"),
-    ("kl_to_posterior", (SCALARS, MEANS, LOG_VARS * math.inf), "log_var: wanted finite numbers"),
+    *((method, tuple(values * (math.inf if name == bad else 1) for name, values in
+                     (("x", SCALARS), ("mu", MEANS), ("log_var", LOG_VARS))), f"^{bad}: wanted finite numbers")
+      for method in ("elbo", "kl_to_posterior") for bad in ("x", "mu", "log_var")),
     ("log_joint", (SCALARS, MEANS * math.nan), "z: wanted finite numbers"),
+    ("log_joint", (SCALARS * math.nan, MEANS), "^x: wanted finite numbers"),
     ("log_px", (SCALARS + 300,), "x: .* posterior fits a grid of 4001 points from -10 to 10"),
 ])
 def test_nonlinear_methods_refuse(method, arguments, message):

@@ -184,9 +184,11 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
         RealNVP(**sizes)
 
 
-def test_latents_of_another_dimension_are_refused():
+def test_latents_of_another_dimension_and_no_draws_are_refused():
     with pytest.raises(ValueError, match=r"z: wanted latents of shape \(..., 4\), got \(2, 3\)"):
         RealNVP(4).log_prob(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"u: wanted latents of shape \(..., 4\), got \(2, 3\)"):
         RealNVP(4).inverse(u=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="num_samples: wanted an integer, 1 or more, got 0"):
+        RealNVP(4).sample(0)
     assert Coupling(4, 2).net[0].in_features == 2

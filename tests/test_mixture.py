@@ -222,7 +222,10 @@ def test_a_component_that_no_point_has_a_part_in_gets_weight_zero_and_stays_ther
     two = Mixture(model.weights[:2], model.means[:2], model.covariances[:2])
     close(model.log_px(X), two.log_px(X), 1e-12)
     close(model.elbo(X, q), two.elbo(X, q[:, :2]), 1e-12)
-    assert model.em_step(X).weights[2] < 1e-290
+    assert model.em_step(X).weights[2] == 0
+    assert (model.log_joint(X)[:, 2] == -torch.inf).all() and model.log_joint(X)[:, :2].isfinite().all()
+    assert (model.kl_to_posterior(X, q) - two.kl_to_posterior(X, q[:, :2])).abs().max() < 1e-12
+    assert (model.kl_to_posterior(X, Q) == torch.inf).all() and (model.elbo(X, Q) == -torch.inf).all()
     close(model.em_step(X).log_px(X), two.em_step(X).log_px(X), 1e-10)
 
 
@@ -282,6 +285,7 @@ def test_a_mixture_refuses(weights, means, covariances, error, message):
     (lambda: m_step(X[0], Q), ValueError, r"x: .* shape \(N, D\), got float64 of shape \(2,\)"),
     (lambda: m_step(X, Q, 0.0), ValueError, "min_variance: wanted a positive finite number, got 0.0"),
     (lambda: MODEL.em_step(X, math.nan), ValueError, "min_variance: .* got nan"),
+    (lambda: MODEL.sample(0), ValueError, "^num: wanted an integer, 1 or more, got 0"),
     (lambda: Mixture.from_data(X[0], 2), ValueError, r"x: .* shape \(N, D\), got float64 of shape \(2,\)"),
     (lambda: Mixture.from_data(X, 0), ValueError, "num_components: wanted an integer, 1 to 150, got 0"),
     (lambda: Mixture.from_data(X, 151), ValueError, "num_components: .* got 151"),

@@ -155,6 +155,8 @@ def test_log_weights_are_those_of_torch_distributions():
     expected = log_px_given_z + prior.log_prob(z) - q.log_prob(z)
     torch.testing.assert_close(log_weights(log_px_given_z, z, mu, log_var), expected)
     torch.testing.assert_close(log_mean_exp(expected), expected.exp().mean(0).log())
+    with pytest.raises(ValueError, match="log_w: wanted at least one entry along a first dimension, got shape"):
+        log_mean_exp(expected[:0])
 
 
 @pytest.mark.parametrize("objective", [averaged_elbo, iwae, dreg, resampled_dreg])
