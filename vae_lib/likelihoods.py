@@ -111,7 +111,7 @@ class LearnedVarianceGaussian(nn.Module):
     @property
     def variance(self):
         """The variance that is learned, as a number."""
-        return math.exp(self.log_var)
+        return math.exp(self.log_var.item())
 
     @takes_pixels
     def log_prob(self, x, output):
