@@ -1,6 +1,6 @@
 """What stands on slides: the Markdown and the code cells of a page as blocks, its prose thinned.
 
-What a paragraph loses here goes into the speaker's notes, which hold all of it.
+What a paragraph loses here goes into the speaker's notes; "…" stands there for what the slide shows.
 """
 
 import base64
@@ -9,6 +9,7 @@ import math
 import re
 import struct
 from html import escape
+from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -33,7 +34,7 @@ class Block(NamedTuple):
 
     kind: str
     html: str
-    note: str = ""  # the full text, for the speaker
+    note: str = ""  # what the speaker says beside it
     lines: float = 0.0  # its height, roughly
 
 
@@ -96,7 +97,7 @@ def sentences(tokens):
 
 
 def thin(tokens, leads=False, budget=BUDGET):
-    """The sentences of a paragraph that its slide keeps, as inline tokens.
+    """The sentences of a paragraph, in runs: pairs (whether its slide keeps them, their inline tokens).
 
     A short paragraph stays. Of a longer one: the key sentences, which are bold; the last if it leads to a formula, to
     a list or to code; the first; then those that define a term, and the others in order, while there is room. A
@@ -117,7 +118,16 @@ def thin(tokens, leads=False, budget=BUDGET):
         if i in kept and LEANS.match(plain(found[i])):
             kept.add(i - 1)
     space = {"type": "text", "raw": " "}
-    return [token for i in sorted(kept) for token in (*found[i], space)]
+    return [(stays, [token for i in run for token in (*found[i], space)])
+            for stays, run in groupby(range(len(found)), key=kept.__contains__)]
+
+
+def parted(runs):
+    """What a slide shows of a paragraph's runs, and what is left to say: both HTML. Behind the n-th <i> of the second
+    stands the n-th <span> of the first."""
+    if all(stays for stays, _ in runs):
+        return "".join(render(run) for _, run in runs), ""
+    return "".join(f"<span>{render(run)}</span>" for stays, run in runs if stays), "".join("<i>… </i>" if stays else render(run) for stays, run in runs)
 
 
 def height_of_text(tokens):
@@ -125,17 +135,30 @@ def height_of_text(tokens):
 
 
 def text(tokens, leads=False, budget=BUDGET):
-    """A paragraph's block: what `thin` leaves, and all of it for the speaker."""
-    kept = thin(tokens, leads, budget)
-    return Block("text lead" if leads else "text", f"<p>{render(kept)}</p>", f"<p>{render(tokens)}</p>",
-                 height_of_text(kept))
+    """A paragraph's block: what `thin` leaves, and the rest for the speaker."""
+    runs = thin(tokens, leads, budget)
+    shown, said = parted(runs)
+    return Block("text lead" if leads else "text", f"<p>{shown}</p>", said and f"<p>{said}</p>",
+                 height_of_text([token for stays, run in runs if stays for token in run]))
+
+
+def listed(token, whole):
+    """A list's block: of each item what `thin` leaves, unless it is wanted whole."""
+    items = [thin(item["children"][0]["children"], budget=math.inf if whole else BUDGET // 2)
+             for item in token["children"]]
+    shown, said = zip(*map(parted, items), strict=True)
+    tag, height = "ol" if token["attrs"]["ordered"] else "ul", 0
+    for item in items:
+        height += height_of_text([each for stays, run in item if stays for each in run])
+    return Block("list", f"<{tag}>{''.join(f'<li>{item}</li>' for item in shown)}</{tag}>",
+                 "".join(f"<p>{item}</p>" for item in said if item), height)
 
 
 def blocks_of_text(source, leads=False, whole=False):
     """The blocks of Markdown. leads: code follows; whole: paragraphs and lists are kept as they are."""
     tokens, found = [token for token in PARSE(source) if token["type"] != "blank_line"], []
     for i, token in enumerate(tokens):
-        kind, html = token["type"], render([token])
+        kind = token["type"]
         if kind == "heading":
             kind = "heading" if token["attrs"]["level"] < 3 else "subheading"
             found.append(Block(kind, render(token["children"]), slug(plain(token["children"])), 2))
@@ -144,16 +167,11 @@ def blocks_of_text(source, leads=False, whole=False):
             alone = [each["type"] for each in tokens[i - 1:i + 2:2]] == ["heading", "heading"]
             found.append(text(token["children"], follows, math.inf if whole else TITLE_BUDGET if alone else BUDGET))
         elif kind == "block_math":
-            found.append(Block("equation", html, lines=1.5 + 1.2 * token["raw"].count(r"\\")))
+            found.append(Block("equation", render([token]), lines=1.5 + 1.2 * token["raw"].count(r"\\")))
         elif kind == "list":
-            items = [item["children"][0] for item in token["children"]]
-            if not whole:
-                items = [item | {"children": thin(item["children"], budget=BUDGET // 2)} for item in items]
-            kept = token | {"children": [item | {"children": [short]}
-                                         for item, short in zip(token["children"], items, strict=True)]}
-            found.append(Block("list", render([kept]), html, sum(height_of_text(item["children"]) for item in items)))
+            found.append(listed(token, whole))
         elif kind == "table":
-            found.append(Block("table", html, lines=1.2 * len(token["children"][1]["children"]) + 1))
+            found.append(Block("table", render([token]), lines=1.2 * len(token["children"][1]["children"]) + 1))
         else:
             raise ValueError(f"slides: wanted text, a list, a table or a formula, got {kind}: {plain([token])[:80]!r}")
     return found
@@ -220,12 +238,13 @@ def pictures(output):
 
 
 def picture(png, alt, caption=""):
+    """A picture's block. Where a caption names it, its alternative text is shown; else it is said."""
     width, height = struct.unpack(">II", png[16:24])
     data = base64.b64encode(png).decode()
     html = f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'
     if caption:
-        html = f"<p><b>{escape(caption)}</b>: {escape(alt)}</p>{html}"
-    return Block("picture", html, f"<p><i>Picture:</i> {escape(alt)}</p>", 14)
+        return Block("picture", f"<p><b>{escape(caption)}</b>: {escape(alt)}</p>{html}", lines=14)
+    return Block("picture", html, f"<p><b>Picture:</b> {escape(alt)}</p>", 14)
 
 
 # Cells
@@ -238,16 +257,19 @@ def blocks(cell, follower=None):
     if "<details>" in cell.source:
         return prediction(cell.source, leads)
     if cell.source.startswith("## Exercises"):
-        title, table, *rest = blocks_of_text(cell.source)
-        return [title, table._replace(note="".join(block.note for block in rest))]
+        title, *tables = blocks_of_text(cell.source)[:2]  # none before the page is stored for the first time
+        return [title, *(table._replace(note=said(cell.source, "heading", "table")) for table in tables)]
     return blocks_of_text(cell.source, leads, whole=cell.source.startswith("## Summary"))
+
+
+def said(source, *but):
+    """All of a cell's Markdown as notes, but for some kinds of its tokens."""
+    return render([token for token in PARSE(source) if token["type"] not in but])
 
 
 def title_blocks(source):
     """The blocks of a page's first cell: number, question, thinned introduction; where it stands is for the speaker."""
     number, question = re.match(r"# (\w+) · (.+)", source).groups()
-    head, *rest = blocks_of_text(source)
     body = [text(token["children"], budget=TITLE_BUDGET) for token in PARSE(source) if token["type"] == "paragraph"]
-    facts = "".join(block.note for block in rest if block.kind == "list")
-    return [Block("number", number), Block("headline", render(PARSE(question)[0]["children"])),
-            *(block._replace(note=block.note + facts * (block is body[-1])) for block in body)]
+    body[-1] = body[-1]._replace(note=body[-1].note + said(source, "heading", "paragraph"))
+    return [Block("number", number), Block("headline", render(PARSE(question)[0]["children"])), *body]

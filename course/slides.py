@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from course import pages
 from course.assets import asset
-from course.slide_blocks import FULL, PARSE, SHORT, Block, blocks, render, title_blocks
+from course.slide_blocks import FULL, PARSE, SHORT, Block, blocks, render, said, title_blocks
 from vae_lib.files import write_whole
 
 FOLDER, WEB = Path("build/slides"), Path("course/web")
@@ -87,8 +87,7 @@ def groups(cells):
         content = title_blocks(cell.source) if i == 0 else blocks(cell, cells[i + 1] if i + 1 < len(cells) else None)
         step = i if kind == "fragment" else step * (kind == "-")  # cells behind a fragment appear with it
         if kind == "notes":
-            notes = "".join(block.note for block in content)
-            found[-1][3].append((Block("aside", "", notes), 0))
+            found[-1][3].append((Block("aside", "", said(cell.source)), 0))
             continue
         if kind in OPENERS or not found:
             found.append((kind, title, [], []))

@@ -3,9 +3,11 @@
 import base64
 import json
 import re
-from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from html import unescape
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import nbformat
 import pytest
@@ -15,19 +17,21 @@ from course import browser, pages, slide_blocks, slides
 PAGES = pages.paths()
 needs_chromium = pytest.mark.skipif(browser.chromium() is None, reason="no Chromium on this machine")
 
-# For each slide: its blocks' outer edges, the smallest text, formulas that failed, and typed dollars. All slides are
-# laid out at once: to turn to each takes four times as long.
+# For each slide: its blocks' outer edges, the smallest text and the smallest sign of a formula (the size of the font
+# that it is taken from, as for text), formulas that failed, and typed dollars. All slides are laid out at once: to turn
+# to each takes four times as long.
 MEASURE = """() => Reveal.configure({ viewDistance: 1000 }) ?? Reveal.getSlides().map((slide, i) => {
-  const letters = [], walker = document.createTreeWalker(slide, NodeFilter.SHOW_TEXT);
+  const letters = [], signs = [], typed = [], walker = document.createTreeWalker(slide, NodeFilter.SHOW_TEXT);
   let dollars = 0, right = 0, bottom = 0, cut = "";
   while (walker.nextNode()) {
     const parent = walker.currentNode.parentElement;
     if (!walker.currentNode.data.trim() || parent.closest("aside, mjx-assistive-mml, svg, style")) continue;
     letters.push(parseFloat(getComputedStyle(parent).fontSize));
+    if (parent.closest("pre")) typed.push(letters.at(-1));
     if (!parent.closest("pre, code")) dollars += /[$]|\\\\[a-z]/.test(walker.currentNode.data);
   }
-  for (const formula of slide.querySelectorAll(".body mjx-container, h2 mjx-container"))
-    letters.push(parseFloat(getComputedStyle(formula).fontSize));
+  for (const sign of slide.querySelectorAll("mjx-container path[d]:not([d=''])"))
+    signs.push(1000 * sign.getScreenCTM().a);
   const parts = ":not(svg *, mjx-assistive-mml, mjx-assistive-mml *)";
   for (const element of slide.querySelectorAll(`h2, .body, .block, .block ${parts}, footer`)) {
     const box = element.getBoundingClientRect(), inline = getComputedStyle(element).display === "inline";
@@ -36,13 +40,16 @@ MEASURE = """() => Reveal.configure({ viewDistance: 1000 }) ?? Reveal.getSlides(
     if (element instanceof HTMLElement && !inline && element.scrollWidth > element.clientWidth + 20)
       cut += `${element.tagName} ${element.scrollWidth} > ${element.clientWidth}: ${element.textContent.slice(0, 40)}`;
   }
+  const tags = [...slide.querySelectorAll(".equation mjx-assistive-mml mtext")].map(tag => tag.textContent);
   const footer = slide.querySelector("footer").getBoundingClientRect();
   const inner = [...slide.querySelectorAll(".block")].map(block => block.getBoundingClientRect().bottom);
+  const said = slide.querySelector("aside"), top = slide.querySelector(".body").getBoundingClientRect().top;
+  slide.querySelectorAll("mjx-assistive-mml").forEach(twin => twin.remove());
   return { number: i + 1, right, bottom, lowest: Math.max(...inner), footer: footer.top, shown: footer.bottom, cut,
-    letters: Math.min(...letters), dollars, errors: slide.querySelectorAll("[data-mml-node=merror], mjx-merror").length,
-    alone: !slide.querySelector(".block:not(.output)"),
-    tags: [...slide.querySelectorAll(".equation mjx-assistive-mml mtext")].map(tag => tag.textContent),
-    title: slide.querySelector("h2").textContent, notes: slide.querySelector("aside")?.textContent ?? "" };
+    letters: Math.min(...letters), signs: Math.min(1000, ...signs), typed: Math.min(1000, ...typed), dollars, tags,
+    filled: (Math.max(...inner) - top) / 868, title: slide.querySelector("h2").textContent, notes: said.textContent,
+    body: slide.querySelector(".body").textContent, alone: !slide.querySelector(".block:not(.output)"),
+    errors: slide.querySelectorAll("[data-mml-node=merror], mjx-merror").length };
 })"""
 
 
@@ -54,7 +61,8 @@ def cell(source, kind="markdown", slide_type=None):
 
 
 def thinned(source, **options):
-    return slide_blocks.plain(slide_blocks.thin(slide_blocks.PARSE(source)[0]["children"], **options)).strip()
+    runs = slide_blocks.thin(slide_blocks.PARSE(source)[0]["children"], **options)
+    return slide_blocks.plain([token for stays, run in runs if stays for token in run]).strip()
 
 
 def test_sentences_end_at_full_stops_of_prose_only():
@@ -74,6 +82,17 @@ def test_thinning_keeps_short_paragraphs_key_sentences_and_what_leads_on():
     assert len(thinned(long)) <= slide_blocks.BUDGET < len(long)
     assert "The ratio falls." in thinned(long + "The ratio falls. **It is the key.**")
     assert "The ratio falls." not in thinned(long + "The ratio falls. **The key.**")
+
+
+def test_the_speaker_has_what_the_slide_leaves_out():
+    filler = "A filler with many words in it. "
+    paragraph, item, whole = slide_blocks.blocks_of_text(
+        f"First. {filler * 9} **Key.** Last.\n\n- Item. {filler * 4}\n- Short.\n\nBrief. It *is* all here.")
+    assert paragraph.html.startswith("<p><span>First. ") and "<strong>Key.</strong>" in paragraph.html
+    assert re.fullmatch(f"<p><i>… </i>({filler})+ *<i>… </i></p>", paragraph.note)
+    assert (paragraph.html + paragraph.note).count(filler) == 9
+    assert re.fullmatch(f"<p><i>… </i>({filler})+</p>", item.note)
+    assert whole.html == "<p>Brief. It <em>is</em> all here. </p>" and whole.note == ""
 
 
 def test_the_question_of_a_vote_is_whole():
@@ -156,6 +175,13 @@ def screen(chromium):
     return chromium.new_page(viewport={"width": 1920, "height": 1080})
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """A server of files that logs nothing."""
+
+    def log_message(self, *_):
+        pass
+
+
 @contextmanager
 def opened(page, address):
     """Show a deck while the block runs; yields what the page complains of and what it asks for."""
@@ -180,8 +206,12 @@ def measured(screen, folder):
         with opened(screen, (folder / f"{path.stem}.html").as_uri()) as heard:
             found[path.stem] = screen.evaluate(MEASURE), heard
         sizes = found[path.stem][0]
-        table[path.stem] = {"slides": len(sizes), "smallest text": min(slide["letters"] for slide in sizes),
-                            "tallest": round(max(slide["bottom"] for slide in sizes))}
+        table[path.stem] = {
+            "slides": len(sizes), "smallest text": min(slide["letters"] for slide in sizes),
+            "smallest code": round(min(slide["typed"] for slide in sizes), 1),
+            "smallest sign of a formula": round(min(slide["signs"] for slide in sizes), 1),
+            "lowest edge": round(max(slide["bottom"] for slide in sizes)),
+            "filled below 45 %": round(sum(slide["filled"] < 0.45 for slide in sizes) / len(sizes), 3)}
     slides.FOLDER.mkdir(parents=True, exist_ok=True)
     (slides.FOLDER / "sizes.json").write_text(json.dumps(table, indent=1) + "\n")
     return found
@@ -195,29 +225,56 @@ def test_every_slide_fits_and_can_be_read(path, measured):
         assert slide["right"] <= 1920 and slide["lowest"] <= slide["footer"] and slide["bottom"] <= 1080, slide
         assert slide["shown"] <= 1080 and slide["cut"] == "", slide
         assert not slide["alone"] or slide["bottom"] > 700, slide  # an output alone fills its slide
-        assert slide["letters"] >= 24 and slide["errors"] == slide["dollars"] == 0, slide
+        assert slide["letters"] >= 24 and slide["signs"] >= 24 and slide["errors"] == slide["dollars"] == 0, slide
+    assert sum(slide["filled"] < 0.45 for slide in sizes) <= 0.1 * len(sizes)
     assert heard["console"] == []
     assert all(request.startswith(("file://", "data:")) for request in heard["requests"])
 
 
 @needs_chromium
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_numbers_pictures_and_prose_of_the_page_are_in_its_deck(path, measured, folder):
-    sizes, _ = measured[path.stem]
-    tags = Counter(tag for slide in sizes for tag in slide["tags"])
-    assert {f"({number})" for number in pages.equations(path)} <= set(tags)
+def test_numbers_and_pictures_of_the_page_are_in_its_deck(path, measured, folder):
+    tags = {tag for slide in measured[path.stem][0] for tag in slide["tags"]}
+    assert {f"({number})" for number in pages.equations(path)} <= tags
     html = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
-    notes = re.sub(r"\s+", " ", " ".join(slide["notes"] for slide in sizes))
-    cells = nbformat.read(path, as_version=4).cells
-    for each, kind in zip(cells, slides.slide_types(cells), strict=True):
+    for each in nbformat.read(path, as_version=4).cells:
         for output in each.get("outputs", []):
             if output.output_type == "display_data" and "image/png" in output.data:
                 assert html.count("".join(output.data["image/png"].split())) == 1
-        if each.cell_type == "markdown" and kind != "skip" and "<details>" not in each.source:
-            for token in slide_blocks.PARSE(each.source):
-                if token["type"] == "paragraph":
-                    words = [child["raw"] for child in token["children"] if child["type"] == "text"]
-                    assert [word for word in words if word.strip() not in notes] == []
+
+
+def words(text):
+    """A text without white space, in which browsers and Markdown differ."""
+    return re.sub(r"\s+", "", text)
+
+
+def paragraphs(source):
+    """The inline tokens of each paragraph and list item of Markdown."""
+    waiting = slide_blocks.PARSE(slide_blocks.PREDICT.sub("\n\n", source))
+    while waiting:
+        token = waiting.pop()
+        if token["type"] in ("paragraph", "block_text"):
+            yield token["children"]
+        elif token["type"] in ("list", "list_item"):
+            waiting += token["children"]
+
+
+@needs_chromium
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_no_sentence_of_the_page_is_lost_and_none_both_shown_and_said(path, measured):
+    sizes = measured[path.stem][0]
+    told = [(words(slide["body"]), words(slide["notes"])) for slide in sizes]
+    everything = " ".join(text for pair in told for text in pair)
+    cells = nbformat.read(path, as_version=4).cells
+    for each, kind in zip(cells, slides.slide_types(cells), strict=True):
+        if each.cell_type == "code" or kind == "skip":
+            continue
+        for tokens in paragraphs(each.source):
+            for sentence in slide_blocks.sentences(tokens):
+                texts = [words(token["raw"]) for token in sentence if token["type"] in ("text", "codespan")]
+                assert [text for text in texts if unescape(text) not in everything] == []
+                long = max(texts, key=len, default="")
+                assert len(long) < 40 or not any(long in shown and long in said for shown, said in told), long
 
 
 @needs_chromium
@@ -235,8 +292,38 @@ def test_the_speaker_view_shows_the_notes(screen, folder):
         screen.keyboard.press("s")
     spoken = popup.value.locator(".speaker-controls-notes .value")
     spoken.filter(has_text=re.compile(r"\w")).wait_for(timeout=30_000)
-    assert "Definitions such as these two carry no number" in spoken.text_content()
+    assert spoken.text_content() == screen.evaluate("Reveal.getCurrentSlide().querySelector('aside').textContent")
     assert heard["console"] == []
+    popup.value.close()
+
+
+@needs_chromium
+def test_printed_each_slide_is_a_page(screen, folder, measured):
+    with opened(screen, (folder / "A_the_article.html").as_uri() + "?print-pdf") as heard:
+        screen.wait_for_selector(".pdf-page")
+        printed = screen.evaluate("""() => [...document.querySelectorAll(".pdf-page")].map(page => {
+          const sheet = page.getBoundingClientRect(), footer = page.querySelector("footer").getBoundingClientRect();
+          return footer.top > sheet.top + 1000 && footer.bottom <= sheet.bottom && footer.right <= sheet.right;
+        })""")
+        pdf = screen.pdf(prefer_css_page_size=True)
+    assert printed == [True] * len(measured["A_the_article"][0])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == len(printed)
+    assert heard["console"] == []
+
+
+@needs_chromium
+def test_decks_work_from_the_subfolder_of_a_server(screen, folder):
+    handler = partial(Quiet, directory=folder.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{folder.name}/"
+        with opened(screen, address + "index.html") as heard:
+            screen.get_by_role("link", name="What does the article say").click()
+            screen.wait_for_url("**/A_the_article.html*")
+            screen.wait_for_function("window.Reveal?.isReady?.()")
+        server.shutdown()
+    assert heard["console"] == []
+    assert all(request.startswith((address, "data:")) for request in heard["requests"])
 
 
 def test_pictures_are_stored_as_they_came(folder):

@@ -1,17 +1,31 @@
 // Divides the blocks of a page among slides of 1920 x 1080, so that each fits, and starts reveal.js.
 "use strict";
 
-const WIDE = 1800, HIGH = 868; // room for the blocks of a slide, between heading and footer
-const GAP = { spacious: 40, roomy: 30, tight: 18, dense: 12 }; // between blocks, as in slides.css
+const WIDE = 1840, HIGH = 868; // room for the blocks of a slide, between heading and footer
+const LEVELS = [ // from the largest: sizes of text, code, tables and formulas, space around them, heights of their lines
+  { text: 52, code: 36, table: 42, formula: 68, gap: 46, inside: 16, line: 1.35, lines: 1.32 },
+  { text: 48, code: 35, table: 40, formula: 62, gap: 42, inside: 16, line: 1.35, lines: 1.32 },
+  { text: 44, code: 34, table: 38, formula: 56, gap: 36, inside: 14, line: 1.35, lines: 1.32 },
+  { text: 41, code: 32, table: 35, formula: 50, gap: 30, inside: 14, line: 1.35, lines: 1.32 },
+  { text: 38, code: 29, table: 32, formula: 44, gap: 24, inside: 12, line: 1.3, lines: 1.3 },
+  { text: 36, code: 26, table: 29, formula: 42, gap: 18, inside: 10, line: 1.28, lines: 1.27 },
+  { text: 34, code: 24, table: 27, formula: 42, gap: 12, inside: 6, line: 1.22, lines: 1.17 }];
+const CROWDED = new Map([[LEVELS[5], 2], [LEVELS[6], 14]]); // what a slide costs at the smallest levels
+const WITH_PICTURE = LEVELS.slice(3), WITH_CODE = LEVELS.slice(2); // text is not much larger than what it stands beside
+const MOST = { code: 34, formula: 68 }; // to which they grow where a slide has room
 const LARGEST = 2.2, SMALLEST = 1.6; // scale of a picture: the text in a figure has 15 px, so 1.6 shows it at 24 px
 
-const heights = new WeakMap(); // of the blocks, in each density
+const heights = new WeakMap(); // of the blocks, at each level
 
 window.MathJax = {
   tex: { inlineMath: [["\\(", "\\)"]], displayMath: [["$$", "$$"], ["\\[", "\\]"]] },
   svg: { fontCache: "none" },
   options: { enableMenu: false },
-  startup: { typeset: false, ready() { MathJax.startup.defaultReady(); MathJax.startup.promise.then(start); } },
+  startup: { typeset: false, ready() {
+    MathJax._.core.MmlTree.MmlNodes.math.MmlMath.defaults.scriptminsize = "0.6em"; // of indices to indices: at least 24 px
+    MathJax.startup.defaultReady();
+    MathJax.startup.promise.then(start);
+  } },
 };
 
 async function start() {
@@ -45,25 +59,27 @@ function make(name, kind, html, children = []) {
 
 // The slides of one group of blocks.
 function slidesOf(group) {
-  const blocks = [...group.querySelectorAll(".block")].map(element => ({ element, ...heights.get(element) }));
+  const blocks = [...group.querySelectorAll(".block")].map(element => ({ element, heights: heights.get(element) }));
   const notes = notesOf(group);
   let waiting = ""; // what is said to a picture that leaves no room for it
   return bestDivision(blocks).reduce((slides, [from, to]) => {
-    const part = blocks.slice(from, to), spoken = waiting + part.map(block => notes.get(block.element)).join("");
+    const part = blocks.slice(from, to), { element } = part[0], stray = isStray(part);
+    if (stray && slides.length) {
+      slides.at(-1).querySelector("aside").innerHTML += all(element, notes.get(element));
+      return slides;
+    }
+    if (stray && blocks[to]?.element.matches(".picture")) {
+      waiting = all(element, notes.get(element));
+      return slides;
+    }
+    const spoken = waiting + part.map(block => notes.get(block.element)).join("");
     waiting = "";
-    if (slides.length && isStray(part)) {
-      slides.at(-1).querySelector("aside").innerHTML += spoken;
-      return slides;
-    }
-    if (isStray(part) && blocks[to]?.element.matches(".picture")) {
-      waiting = spoken;
-      return slides;
-    }
-    const body = make("div", `body ${density(part)}`, "", part.map(block => block.element));
+    const body = make("div", "body", "", part.map(block => block.element));
+    setLevel(body, levelOf(part));
     growPictures(part);
-    growCode(part);
+    growType(part);
     const slide = make("section", "slide", "", [group.querySelector("h2").cloneNode(true), body, make("aside", "notes", spoken)]);
-    if (part.some(block => block.element.matches(".number"))) slide.classList.add("title");
+    if (holds(part, ".number")) slide.classList.add("title");
     if (part[0].element.dataset.continued) slide.querySelector("h2").append(" (continued)");
     if (slides.length) slide.querySelectorAll("h2 [id]").forEach(address => address.remove());
     return [...slides, slide];
@@ -83,6 +99,14 @@ function notesOf(group) {
   }
   notes.set(last, (notes.get(last) ?? "") + waiting);
   return notes;
+}
+
+// The whole paragraph of a block: its note, with what the block shows in place of each "…".
+function all(block, note) {
+  if (!note) return block.innerHTML;
+  const whole = make("div", "", note), runs = block.querySelectorAll(":scope > p > span"), gaps = whole.querySelectorAll("i");
+  runs.forEach((run, i) => { gaps[i].outerHTML = run.innerHTML; });
+  return whole.innerHTML;
 }
 
 // Largest font size at which each formula is no wider than a slide.
@@ -117,41 +141,62 @@ function scalePicture(img, scale) {
 function growPictures(part) {
   const pictures = part.map(block => block.element.querySelector("img")).filter(Boolean);
   if (!pictures.length) return;
-  const room = (HIGH - height(part, density(part))) / pictures.length;
+  const room = (HIGH - height(part, levelOf(part))) / pictures.length;
   for (const img of pictures) scalePicture(img, Math.min(img.most, img.scale + room / img.getAttribute("height")));
 }
 
-// Where a slide has room below, its code takes a larger size, as long as no line grows over its end.
-function growCode(part) {
-  const typed = part.map(block => block.element.querySelector("pre")).filter(Boolean), name = density(part);
-  if (!["tight", "dense"].includes(name) || part.some(block => block.element.matches(".picture")) || !typed.length) return;
-  const total = typed.reduce((sum, pre) => sum + heights.get(pre.parentElement)[name], 0);
-  const letters = Math.max(...typed.map(pre => pre.style.getPropertyValue("--letters")));
-  const size = Math.min(29, 24 * (1 + (HIGH - height(part, name)) / total), 1755 / letters / 0.61);
-  for (const pre of typed) pre.style.fontSize = `${Math.max(24, size)}px`;
+// Font size at which the longest line of a block of code or of a formula is as wide as a slide.
+const widest = block => block.matches(".equation") ? parseFloat(block.style.getPropertyValue("--most"))
+  : 1805 / block.querySelector("pre").style.getPropertyValue("--letters") / 0.603;
+
+// Where a slide without pictures has room below, its code takes a larger size, and then its formulas.
+function growType(part) {
+  if (holds(part, ".picture")) return;
+  const level = levelOf(part);
+  let room = HIGH - height(part, level);
+  for (const [name, kind] of [["code", ".code, .output"], ["formula", ".equation"]]) {
+    const able = part.filter(block => block.element.matches(kind) && widest(block.element) > level[name]);
+    const total = able.reduce((sum, block) => sum + block.heights.get(level), 0);
+    for (const block of able) {
+      const size = Math.min(level[name] * (1 + room / total), Math.max(MOST[name], level[name]), widest(block.element));
+      block.element.style.setProperty(`--${name}`, `${size}px`);
+    }
+    room -= able.reduce((sum, block) => sum + block.heights.get(level)
+      * (parseFloat(block.element.style.getPropertyValue(`--${name}`)) / level[name] - 1), 0);
+  }
 }
 
-// Note the height in px of all blocks in each density, and return those that no slide can hold.
+function setLevel(element, level) {
+  for (const [name, size] of Object.entries(level))
+    element.style.setProperty(`--${name}`, name.startsWith("line") ? size : `${size}px`);
+}
+
+// Note the height in px of all blocks at each level, and return those that no slide can hold.
 function measure(source) {
   const blocks = [...source.querySelectorAll(".block")];
-  for (const block of blocks) heights.set(block, {});
-  for (const name of Object.keys(GAP)) {
-    source.className = name;
-    for (const block of blocks) heights.get(block)[name] = block.getBoundingClientRect().height;
+  for (const block of blocks) heights.set(block, new Map());
+  for (const level of LEVELS) {
+    setLevel(source, level);
+    for (const block of blocks) heights.get(block).set(level, block.getBoundingClientRect().height);
   }
-  return blocks.filter(block => heights.get(block).dense > HIGH && parts(block).length > 1);
+  return blocks.filter(block => heights.get(block).get(LEVELS.at(-1)) > HIGH && parts(block).length > 1);
 }
 
 const parts = block => block.querySelector("pre") ? block.querySelector("pre").innerHTML.split("\n")
   : [...block.querySelectorAll("tbody > tr, li")];
 
+function type(block, lines) {
+  const pre = block.querySelector("pre");
+  pre.innerHTML = lines.join("\n");
+  pre.style.setProperty("--letters", Math.max(...pre.textContent.split("\n").map(line => line.length)));
+}
+
 // Replace a block that no slide can hold by two: of lines, of rows or of items.
 function halve(block) {
-  const second = block.cloneNode(true), middle = Math.ceil(parts(block).length / 2), pre = block.querySelector("pre");
-  if (pre) {
-    const lines = parts(block);
-    pre.innerHTML = lines.slice(0, middle).join("\n");
-    second.querySelector("pre").innerHTML = lines.slice(middle).join("\n");
+  const second = block.cloneNode(true), lines = parts(block), middle = Math.ceil(lines.length / 2);
+  if (block.querySelector("pre")) {
+    type(block, lines.slice(0, middle));
+    type(second, lines.slice(middle));
   } else {
     parts(block).slice(middle).forEach(part => part.remove());
     parts(second).slice(0, middle).forEach(part => part.remove());
@@ -163,20 +208,26 @@ function halve(block) {
 
 // Where code and its output have no room on one slide: let the end of the code, from an empty line on, go with the output.
 function bringTail(output) {
-  const code = output.previousElementSibling, over = height([code, output].map(block => heights.get(block)), "dense") - HIGH;
-  const lines = parts(code), line = heights.get(code).dense / lines.length;
+  const code = output.previousElementSibling, part = [code, output].map(block => ({ heights: heights.get(block) }));
+  const over = height(part, LEVELS.at(-1)) - HIGH, lines = parts(code), line = part[0].heights.get(LEVELS.at(-1)) / lines.length;
   const start = lines.findLastIndex((text, i) => !text && (i + 1) * line > over && i >= lines.length / 3);
   if (over <= 0 || start < 0) return false;
   const tail = code.cloneNode(true);
-  code.querySelector("pre").innerHTML = lines.slice(0, start).join("\n");
-  tail.querySelector("pre").innerHTML = lines.slice(start + 1).join("\n");
+  type(code, lines.slice(0, start));
+  type(tail, lines.slice(start + 1));
   tail.dataset.continued = "yes";
   code.after(tail);
   return true;
 }
 
-const height = (part, name) => part.reduce((sum, block) => sum + block[name], GAP[name] * (part.length - 1));
-const density = part => Object.keys(GAP).find(name => height(part, name) <= HIGH) ?? "dense";
+const height = (part, level) => part.reduce((sum, block) => sum + block.heights.get(level), level.gap * (part.length - 1));
+const holds = (part, kinds) => part.some(block => block.element.matches(kinds));
+
+// The largest level at which the blocks fit on a slide.
+function levelOf(part) {
+  const levels = holds(part, ".picture") ? WITH_PICTURE : holds(part, ".code, .output") ? WITH_CODE : LEVELS;
+  return levels.find(level => height(part, level) <= HIGH) ?? LEVELS.at(-1);
+}
 
 // The division of blocks into slides with the least cost, as pairs of positions.
 function bestDivision(blocks) {
@@ -194,14 +245,14 @@ function bestDivision(blocks) {
 const isStray = part => part.length === 1 && part[0].element.matches(".text:not(.lead)") && !part[0].element.querySelector("strong");
 
 function costOf(blocks, from, to) {
-  const part = blocks.slice(from, to), name = density(part), used = height(part, name) / HIGH;
+  const part = blocks.slice(from, to), level = levelOf(part), used = height(part, level) / HIGH;
   if (used > 1 && part.length > 1) return Infinity;
   const last = part.at(-1).element, next = blocks[to]?.element, is = (element, kinds) => element?.matches(kinds);
-  let cost = 9 + 6 * Math.max(0, 1 - used) ** 2 + ({ tight: 2, dense: 14 }[name] ?? 0);
+  let cost = 9 + 20 * Math.max(0, 1 - used) ** 2 + (CROWDED.get(level) ?? 0);
   if (next && is(last, ".lead, .question")) cost += 16; // a sentence that leads to what the next slide shows
   if (is(next, ".output") && is(last, ".code")) cost += 5;
   if (is(next, ".picture") && is(last, ".text")) cost += 4;
   if (blocks.length > part.length && isStray(part)) cost += 9;
-  if (is(part[0].element, ".output") && from > 0) cost += 3;
+  if (is(part[0].element, ".output") && from > 0) cost += part.length > 1 || used > 0.8 ? 3 : 12;
   return cost;
 }
