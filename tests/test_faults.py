@@ -147,6 +147,15 @@ def test_a_folder_that_may_not_be_written_keeps_what_it_has(run, tmp_path, save)
     assert [path.read_bytes() for path in run.parent.iterdir()] == [before]
 
 
+def test_a_fit_finds_out_before_its_first_step(run, tmp_path):
+    with as_nobody(tmp_path, run.parent, 0o555), pytest.raises(PermissionError, match="denied: 'runs/new'$"):
+        quiet(small_vae(), GREY, steps=2, objective=never, batch_size=8, checkpoint="runs/new")
+
+
+def never(model, x):
+    pytest.fail("the objective was called")
+
+
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_a_full_disk_is_named_with_the_file_and_keeps_the_earlier_one(run, monkeypatch, call):
     before = run.read_bytes()
