@@ -127,7 +127,8 @@ def parted(runs):
     stands the n-th <span> of the first."""
     if all(stays for stays, _ in runs):
         return "".join(render(run) for _, run in runs), ""
-    return "".join(f"<span>{render(run)}</span>" for stays, run in runs if stays), "".join("<i>… </i>" if stays else render(run) for stays, run in runs)
+    return ("".join(f"<span>{render(run)}</span>" for stays, run in runs if stays),
+            "".join("<i>… </i>" if stays else render(run) for stays, run in runs))
 
 
 def height_of_text(tokens):
