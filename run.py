@@ -280,3 +280,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit("run.py: stopped; the same command goes on from here")
+    except OSError as error:  # no room, or no right to write
+        sys.exit("run.py: {}".format(error))

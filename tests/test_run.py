@@ -273,6 +273,17 @@ def test_a_first_install_that_fails_is_made_anew(course, asked, monkeypatch):
     assert {path.name for path in course.VENV.iterdir()} == {"bin", "lib", course.STAMP.name}
 
 
+def test_a_folder_that_may_not_be_written_costs_one_line(course, monkeypatch):
+    def denied(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "mkdir", denied)
+    monkeypatch.setattr(sys, "argv", ["run.py", "ledger"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(course.ROOT / "run.py"), run_name="__main__")
+    assert stop.value.code == f"run.py: [Errno 13] Permission denied: '{course.VENV}'"
+
+
 def test_a_python_without_venv_names_the_package(course, asked, monkeypatch):
     monkeypatch.setenv("FAKE_FAILS", "venv")
     with pytest.raises(SystemExit, match="(?s)step failed: .*-m venv.*apt install python3-venv"):
