@@ -89,6 +89,21 @@ def test_evaluation_mode_without_gradients_and_the_old_modes_afterwards():
     assert torch.is_grad_enabled()
 
 
+def test_generators_and_images_go_to_the_device_of_the_model(monkeypatch):
+    class Arrived(Exception):
+        pass
+
+    def encoder(x):
+        raise Arrived(x.device.type)
+
+    model, devices, generator = affine_vae().to("meta"), [], torch.Generator()
+    model.encoder = encoder
+    monkeypatch.setattr(torch, "Generator", lambda device: devices.append(device.type) or generator)
+    with pytest.raises(Arrived, match="meta"):
+        held_out_elbo(model, X)
+    assert set(devices) == {"meta"}
+
+
 def test_encode_all_equals_the_encoder_at_once():
     model = affine_vae()
     mu, log_var = encode_all(model, X, batch_size=7)
@@ -103,6 +118,15 @@ def test_encode_all_takes_a_model_without_parameters():
     model.likelihood, model.encoder = Bernoulli(), lambda x: (x.flatten(1), -x.flatten(1))
     mu, log_var = encode_all(model, torch.ones(3, 1, 2, 2))
     assert torch.equal(mu, torch.ones(3, 4)) and torch.equal(log_var, -mu)
+
+
+@pytest.mark.parametrize("function", [held_out_elbo, nll])
+def test_a_model_without_parameters_is_measured_too(function):
+    model = nn.Identity()
+    model.likelihood, model.encoder = Bernoulli(), lambda x: (x.flatten(1), -x.flatten(1))
+    model.decoder = lambda z: z.unflatten(-1, (1, 2, 2))
+    found = function(model, torch.ones(3, 1, 2, 2), 5)
+    assert found.elbo == pytest.approx(found.log_px_given_z - found.kl, abs=1e-6)
 
 
 BINARY = torch.ones(4, 1, 2, 3, dtype=torch.float64)
