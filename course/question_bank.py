@@ -945,7 +945,7 @@ def nats_left_out(rng):
     less than that of the draws?
     ---
     - The draws have the standard deviation $<factor>\cdot <std>$. By (4.7) $\mu$ cancels in the difference.
-    - A latent is short by $-\log <factor>-\frac{1}{2}<std>^2(1-<factor>^2)=<one>$ nats.
+    - A latent is short by $-\log <factor>-\frac{1}{2}\cdot <std>^2\cdot (1-<factor>^2)=<one>$ nats.
     - All $<latents>$ are short by $<right>$.
     """
     latents, factor, std = pick(rng, [8, 16, 20, 32]), pick(rng, [0.01, 0.02, 0.1, 0.5]), pick(rng, grid(0.3, 1.2))
