@@ -1,4 +1,4 @@
-"""The lecturer's page in Markdown, five lectures minute by minute: `python -m course.lectures` prints it.
+"""The lecturer's page in Markdown, its lectures minute by minute: `python -m course.lectures` prints it.
 
 Its words stand in web/lectures.md. What stands elsewhere is taken from there by the functions below: headings,
 questions, exercises, known mistakes, times, and lines that the pages print. A reference to what is not there fails.
@@ -120,6 +120,15 @@ def printed(number, *words):
     return f"`{the_one(f'output of page {number}', lines, *words)}`"
 
 
+def still(number, value, words=""):
+    """One of the pictures of a page's explorer that stand where no kernel runs, by its value, and words of its text."""
+    texts = [output.data["text/plain"] for cell in page(number)[1].cells for output in cell.get("outputs", ())
+             if output.output_type == "execute_result"]
+    lines = [line for text in texts for line in text.splitlines()]
+    the_one(f"stills of page {number}", lines, f"{value}: ", words)
+    return f"`{value}`" + f" (`{words}`)" * bool(words)
+
+
 def sliders(number, **values):
     """Where to put sliders of a page's explorer."""
     calls = (node for source in sources(number, "code") if "Explorer(" in source for node in ast.walk(ast.parse(source))
@@ -157,7 +166,7 @@ def render():
     table: its bars are escaped."""
     environment = Environment(undefined=StrictUndefined, finalize=lambda text: text.replace("|", r"\|"))
     environment.globals |= {each.__name__: each for each in (
-        section, taught, exercise, homework, mistake, vote, reason, printed, sliders, time, clock)}
+        section, taught, exercise, homework, mistake, vote, reason, printed, still, sliders, time, clock)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render() + "\n"
 
 

@@ -10,7 +10,8 @@ from course import exam, lectures, pages, slides
 
 PLAN = {"Lecture 1: the bound": ["00", "01", "02"], "Lecture 2: its two terms": ["04", "05", "06"],
         "Lecture 3: two networks, one bound": ["03", "07"], "Lecture 4: the model": ["08", "09"],
-        "Lecture 5: what it can do": ["10", "11", "12"], "A single lecture of 45 minutes": ["00"]}
+        "Lecture 5: what it can do": ["10", "11", "12"], "A single lecture of 45 minutes": ["00"],
+        "A museum of mistakes: 45 minutes more": ["13"]}
 each_lecture = pytest.mark.parametrize("lecture", PLAN)
 
 
@@ -51,6 +52,12 @@ def test_each_row_has_all_columns_and_only_a_break_is_empty(parts, lecture):
 
 
 @each_lecture
+def test_without_a_kernel_each_explorer_has_stills_to_show(parts, lecture):
+    shown = [row[2] for row in rows(parts[lecture]) if "**Explorer**" in row[2]]
+    assert shown and all("*No kernel:*" in cell for cell in shown)
+
+
+@each_lecture
 def test_each_page_of_a_lecture_is_taught_and_set_and_examined(parts, lecture, tmp_path):
     part, wanted = parts[lecture], PLAN[lecture]
     taught = "\n".join(row[1] for row in rows(part))
@@ -86,6 +93,8 @@ def test_links_lead_to_headings(page):
     (lambda: lectures.vote("02", "nobody asks"), "vote of page 02: .*got 'nobody asks'"),
     (lambda: lectures.reason("02", "nobody says"), "answers of page 02: .*got 'nobody says'"),
     (lambda: lectures.printed("02", "log p(x)", "never"), r"output of page 02: .*got 'log p\(x\)' and 'never'"),
+    (lambda: lectures.still("02", "mu = 1"), "stills of page 02: wanted .*got 'mu = 1: '"),
+    (lambda: lectures.still("02", "mu = 1.1", "gap = 1"), "got 'mu = 1.1: ' and 'gap = 1'"),
     (lambda: lectures.sliders("02", sigma=1), "slider of page 02: wanted one of mu, log_var, x, got 'sigma'"),
     (lambda: lectures.sliders("02", mu=3.1), "slider mu of page 02: wanted -3.0 to 3.0 in steps of 0.1, got 3.1"),
     (lambda: lectures.sliders("02", mu=0.05), "in steps of 0.1, got 0.05")])
@@ -98,7 +107,7 @@ def test_every_link_to_slides_leads_to_a_section_of_a_deck(page):
     links = re.findall(r'href="\.\./slides/(\w+)\.html#/([^"]+)"', page)
     decks = {stem: slides.deck("", slides.groups(nbformat.read(f"notebooks/{stem}.ipynb", as_version=4).cells))
              for stem in {stem for stem, _ in links}}
-    assert len(decks) == 14 and len(links) > 60
+    assert len(decks) == 15 and len(links) > 60
     assert [(stem, anchor) for stem, anchor in links if f'id="{anchor}"' not in decks[stem]] == []
 
 
