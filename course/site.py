@@ -12,10 +12,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sphinx.cmd.build import build_main
 
-from course import lectures, live, pages, site_pages, slides
+from course import glossary, lectures, live, pages, site_pages, slides
 from course.browser import chromium, launched
 
 WEB = site_pages.WEB
+FOOTER = """<p style="width: 100%; font: 8px sans-serif; text-align: center"><span class="title"></span>,
+<span class="pageNumber"></span> of <span class="totalPages"></span></p>"""
 
 
 def stage(source):
@@ -32,7 +34,7 @@ def stage(source):
         text = templates.get_template("edition.md").render(title=name.capitalize(),
                                                            found=pages.paths(folder=pages.FOLDER / name))
         (source / f"{name}.md").write_text(text, encoding="utf-8")
-    text = re.sub(r"\]\(([^)\s]+)\)", lambda link: f"]({site_pages.anchor(link[1]).rstrip('-')})", lectures.render())
+    text = re.sub(r"\]\(([^)\s]+)\)", lambda link: f"]({glossary.anchor(link[1]).rstrip('-')})", lectures.render())
     (source / "notebooks/lectures.md").write_text(text, encoding="utf-8")
 
 
@@ -62,7 +64,8 @@ def print_pdfs(site):
         for path in documents(site):
             page.goto(path.as_uri())
             page.evaluate("window.MathJax?.startup.promise.then(() => null)")
-            page.pdf(path=(site / "pdf" / path.relative_to(site)).with_suffix(".pdf"), format="A4")
+            page.pdf(path=(site / "pdf" / path.relative_to(site)).with_suffix(".pdf"), prefer_css_page_size=True,
+                     display_header_footer=True, header_template="<i></i>", footer_template=FOOTER)
 
 
 def main(*options):

@@ -11,22 +11,22 @@ from course import pages
 from course.assets import asset
 
 project = "Variational autoencoders, derived and checked"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "course.site_search"]
 nb_execution_mode = "off"
 nb_render_text_lexer = "none"
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "course.site_pages.anchor"
+myst_heading_slug_func = "course.glossary.anchor"
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_use_index = False
 html_domain_indices = False
 smartquotes = False
-html_static_path = ["site.css", "site.js", str(asset("sphinx-mathjax-offline", "mathjax/tex-svg-full.js"))]
+html_static_path = ["site.css", "site.js", "search.js", str(asset("sphinx-mathjax-offline", "mathjax/tex-svg-full.js"))]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
-html_show_search_summary = False  # it is fetched, which a page opened by double click may not do
+html_show_search_summary = False  # course.site_search has excerpts that need no server
 html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "footer_content_items": ""}
 mathjax_path = "tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}}
@@ -83,6 +83,15 @@ def open_equations(doctree):
             block.parent.insert(block.parent.index(block) + 1, nodes.container(equation=number))
 
 
+def join_punctuation(doctree):
+    """Let no line begin with the full stop, comma or bracket behind a formula."""
+    for formula in list(doctree.findall(nodes.math)):
+        behind = formula.next_node(descend=False, siblings=True)
+        if isinstance(behind, nodes.Text) and (mark := re.match(r"[.,;:!?)\]]+", behind)):
+            behind.parent.replace(behind, nodes.Text(behind[mark.end():]))
+            formula.replace_self(nodes.inline("", "", formula.deepcopy(), nodes.Text(mark[0]), classes=["joined"]))
+
+
 def finish_cells(app, doctree):
     """Fold the code that only draws; give each picture its text, each check an anchor and a link to its equation."""
     for cell in [node for node in doctree.findall(nodes.container) if node.get("nb_element") == "cell_code"]:
@@ -117,6 +126,7 @@ def read_page(app, doctree):
     open_equations(doctree)
     open_solutions(app, doctree)
     link_numbers(app, doctree)
+    join_punctuation(doctree)
     finish_cells(app, doctree)
     for raw in doctree.findall(nodes.raw):
         if raw.astext().startswith("<details>"):
