@@ -160,6 +160,11 @@ def test_a_variance_may_be_any_real_number(variance):
     assert LearnedVarianceGaussian(variance).variance == pytest.approx(float(variance))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_learned_variance_is_said_without_a_warning_and_where_float32_would_round_it_to_zero():
+    assert LearnedVarianceGaussian(1e-60).variance == pytest.approx(1e-60, rel=1e-5)
+
+
 @pytest.mark.parametrize("variance", [0, True, np.True_, -1.0, float("nan"), float("inf"), "0.5", None])
 @pytest.mark.parametrize("likelihood", [Gaussian, LearnedVarianceGaussian])
 def test_a_variance_that_is_none_is_refused(likelihood, variance):
