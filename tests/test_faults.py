@@ -267,8 +267,8 @@ def test_processes_that_save_one_file_leave_it_whole_at_any_time(tmp_path):
 
 def test_the_table_of_faults_names_tests_that_there_are():
     tests = Path(__file__).parent
-    rows = [line for line in (tests.parent / "CONTRIBUTING.md").read_text().splitlines() if " -k " in line]
-    named = [re.findall(r"`(test_\w+) -k (\w+)`", row) for row in rows]
+    rows = [line for line in (tests.parent / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
+    named = [re.findall(r"`(test_\w+) -k (\w+)`", row) for row in rows[1:]]
     assert len(rows) > 15 and all(named)
     for file, word in sum(named, []):
         assert re.search(rf"(?m)^def test_\w*{word}", (tests / f"{file}.py").read_text()), (file, word)
