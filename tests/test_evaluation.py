@@ -78,7 +78,8 @@ def test_evaluation_mode_without_gradients_and_the_old_modes_afterwards():
     running_mean = model.norm.running_mean.clone()
     mu, log_var = encode_all(model, X, batch_size=20)
     held_out_elbo(model, X)
-    assert set(model.modes) == {(False, False, False)}
+    nll(model, X, 2, progress=False)
+    assert len(model.modes) == 3 + 1 + 1 and set(model.modes) == {(False, False, False)}
     assert torch.equal(model.norm.running_mean, running_mean)
     assert not mu.requires_grad and not log_var.requires_grad
     assert model.training and model.norm.training and not model.to_log_var.training
@@ -465,10 +466,11 @@ def test_nll_shows_its_progress(capsys):
 @pytest.mark.parametrize("options, message", [
     (dict(num_samples=0), "num_samples: wanted an integer, 1 or more, got 0"),
     (dict(batch_size=1.5), "batch_size: wanted an integer, 1 or more, got 1.5"),
+    (dict(x=X[:1]), r"^x: wanted .* N >= 2, got float64 of shape \(1, 1, 2, 3\)"),
 ])
 def test_nll_refuses(options, message):
     with pytest.raises(ValueError, match=message):
-        nll(exact_vae()[0], X, **options)
+        nll(**{"model": exact_vae()[0], "x": X, **options})
 
 
 def test_nll_of_a_diverged_model_is_no_measurement():
