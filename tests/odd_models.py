@@ -317,6 +317,16 @@ def standard_deviation():
     return Softplus(), IMAGES, loss
 
 
+def softplus_in_the_loss():
+    """The standard deviation is the softplus of the second head, taken where it is used."""
+    def loss(model, x):
+        mu, second = model.encoder(x)
+        q = Normal(mu, F.softplus(second))
+        error = -model.likelihood.log_prob(x, model.decoder(q.rsample()))
+        return (error + kl_divergence(q, Normal(0.0, 1.0)).sum(1)).mean()
+    return network("dense"), IMAGES, loss, over_images(loss)
+
+
 def log_std():
     def loss(model, x):
         mu, log_std = model.encoder(x)
@@ -415,5 +425,5 @@ ODD = (plain, plain_per_pixel, logits_in_rows, forward_returns_dict, trunk_and_h
        one_pixel_wide, one_pixel, as_many_latents_as_pixels, learned_prior, mixture_prior, dropout, normalised_trunk,
        double, learned_variance, narrow_gaussian, beta_of_four, beta_of_a_quarter, declared_beta, free_bits, capacity,
        absolute_error, bits_drawn_in_the_loss, rescaled_in_the_loss, variance_of_each_pixel, distributions,
-       standard_deviation, log_std, maps, clamped_heads, heads_from_zero, collapsed, flow_in_between, drawn_kl,
-       narrow_decoder, other_optimum)
+       standard_deviation, softplus_in_the_loss, log_std, maps, clamped_heads, heads_from_zero, collapsed,
+       flow_in_between, drawn_kl, narrow_decoder, other_optimum)

@@ -196,7 +196,7 @@ def test_text_dict_and_table_hold_the_same():
 def test_the_noise_comes_as_a_picture():
     tenth = lambda mu, log_var, training: mu + 0.1 * (log_var / 2).exp() * torch.randn_like(mu)
     report = checkup(network("dense"), IMAGES, loss=made_of(draw=tenth))
-    assert report.picture().png.startswith(b"\x89PNG") and "standard deviation 0.1, " in report.picture().alt
+    assert report.picture().png.startswith(b"\x89PNG") and "standard deviation 0.1" in report.picture().alt
     assert report.noise.std() == pytest.approx(0.1, rel=0.05)
 
 
@@ -259,13 +259,13 @@ def test_the_model_is_as_before_after_an_interrupt():
 
 def test_a_step_of_training_is_refused_and_undone():
     vae = network("dense")
-    optimizer = torch.optim.SGD(vae.parameters(), lr=0.1)
 
     def step(model, x):
         with torch.enable_grad():
             loss = minus_elbo(model, x)
             loss.backward()
-        optimizer.step()
+        for weights in model.parameters():
+            weights.sub_(0.1 * weights.grad)
         return loss
     before = state(vae)
     with pytest.raises(ValueError, match="loss: wanted a function that computes the loss, got one that changes the we"):
@@ -303,7 +303,7 @@ def test_a_second_answer_can_be_named():
     model, images, loss = log_std()
     right = checkup(model, images, loss, spread="log_std")
     assert not right.shown and not checkup(model, images, loss).shown
-    assert shown(spread="log_std", loss=made_of()) == ["kl_sigma_for_variance", "std_as_variance"]
+    assert shown(spread="log_std", loss=made_of()) == ["kl_sigma_for_variance"]
 
 
 @pytest.mark.parametrize("given, error, said", [

@@ -13,7 +13,7 @@ from torch import nn
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import EXHIBITS, NEEDS
-from vae_lib.checkup.of_loss import constants, read, shapes, translation, variance_of, weights
+from vae_lib.checkup.of_loss import agree, constants, read, shapes, translation, variance_of, weights
 from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, returns_mu, squashed
 from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, preserved
 from vae_lib.checkup.report import Finding, Report
@@ -84,8 +84,9 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
             seams = find_seams(model, x, drives, encode, decode)
         if any(not torch.equal(one, other) for one, other in zip(before, model.parameters())):
             raise ValueError("loss: wanted a function that computes the loss, got one that changes the weights")
-        probe = in_double(Probe(model, x, seams, spread or seams.posterior.spread or "log_var"))
-        if spread is None and seams.posterior.spread is None:
+        known = spread or seams.posterior.spread
+        probe = in_double(Probe(model, x, seams, known or "log_var", stated=known is not None))
+        if not probe.stated:
             probe = by_its_noise(probe)
         return examined(probe, loss, validation, bound, beta)
 
@@ -135,10 +136,11 @@ def examined(probe, loss, validation, bound, beta):
     if not paired:
         found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
     noises = [examine(("noise_std", "std_as_variance", "eval_returns_mu"),
-                      lambda training=training: noise(probe, probe.seams.drive, training, 1000 if paired else 1))
+                      lambda training=training: noise(probe, probe.seams.drive, training, 16 if paired else 2))
               for training in (True, False)]
     if all(noises):
-        examine((), lambda: draws(*noises, reading and reading.kl))
+        fits = examine((), lambda: agree(probe, loss, reading, noises[0]))
+        examine((), lambda: draws(*noises, fits, probe.stated))
     for name, reported in (("validation", validation and (lambda model, x: validation(model, [x]))),
                            ("bound", bound and (lambda model, x: bound(model, x, 4)))):
         if reported:

@@ -4,13 +4,14 @@ Examinations return what those of `of_model` do.
 """
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import by_image
-from vae_lib.checkup.of_model import near
+from vae_lib.checkup.of_model import LOG_VARS, near
 from vae_lib.checkup.readings import ErrorTerm, KLTerm, read_error, read_kl
 from vae_lib.loss_translator import Translation
 
@@ -89,6 +90,30 @@ def depends_on_weights(probe, function, at):
             for parameter, value in zip(weights, kept):
                 parameter.copy_(value)
     return any(abs(one - other) > 1e-4 * max(map(abs, before)) for one, other in zip(before, after))
+
+
+def agree(probe, function, reading, noise):
+    """Whether the KL charges for the noise that is drawn, whatever the encoder's second answer means; None: unknown.
+
+    For standard deviations s at two log-variances, a KL to any Gaussian changes by mu2 * (change of s^2) - beta / 2 *
+    (change of log s^2), where mu2 is the weight of mu^2. Two such changes must give the same beta.
+    """
+    if reading is None:
+        return None
+    at, kl, latents = reading.error.at, reading.kl, math.prod(probe.latent_shape)
+    if kl and (kl.drawn or (kl.var2 and not kl.var)):
+        return noise.follows(0.5 if kl.drawn else 1.0)
+    if noise.follows(0.5) or min(noise.stds) < 1e-6 or near(noise.stds[1], noise.stds[0]):
+        return None
+
+    def cost(**q):
+        return probe.value(function, output=at, **q) / latents
+
+    mu2 = (cost(mu=1.0) + cost(mu=-1.0)) / 2 - cost()
+    points = [(std**2, cost(log_var=log_var)) for std, log_var in zip(noise.stds, LOG_VARS)]
+    betas = [2 * (mu2 * (there[0] - here[0]) - there[1] + here[1]) / math.log(there[0] / here[0])
+             for here, there in pairwise(points)]
+    return near(*betas, 0.12) or (False if kl else None)
 
 
 def variance_of(probe, reading):

@@ -50,10 +50,13 @@ def preserved(model):
 
 
 class Probe:
-    """Runs functions of a model while encoder and decoder answer what `ask` wants; x are the images to run them on."""
+    """Runs functions of a model while encoder and decoder answer what `ask` wants; x are the images to run them on.
 
-    def __init__(self, model, x, seams, spread):
-        self.model, self.x, self.seams, self.spread = model, x, seams, spread
+    `spread` is what the encoder returns beside mu, a key of FROM_LOG_VAR; `stated`, whether anybody said so.
+    """
+
+    def __init__(self, model, x, seams, spread, stated):
+        self.model, self.x, self.seams, self.spread, self.stated = model, x, seams, spread, stated
         self.latent_shape = tuple(seams.posterior.tensors[0].shape[1:])
         z, output = seams.decode.argument, seams.output.tensors[0]
         leading = z.shape[:z.dim() - len(self.latent_shape)]
@@ -94,7 +97,8 @@ class Probe:
             made = output(z) if callable(output) else z.new_full((*leading, *self.output_shape), output)
             return self.seams.output.put(made)
 
-        self.model.train(training)
+        if any(module.training is not training for module in self.model.modules()):
+            self.model.train(training)
         reseed(seed, x.device)
         with torch.no_grad(), replaced(self.model, self.seams.encode.name, encode), \
                 replaced(self.model, self.seams.decode.name, decode):
