@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from page_cells import bound, needs
 
 import vae_lib
 from course import pages
@@ -164,7 +165,7 @@ def test_what_an_explorer_reads_stays_as_it_was(path):
         waiting = [call.args[0].id for call in calls if getattr(call.func, "id", "") == "Explorer"]
         read = set()
         while waiting:
-            found = needs([nbformat.v4.new_code_cell(ast.unparse(functions[waiting.pop()]))]) - read
+            found = needs([ast.unparse(functions[waiting.pop()])]) - read
             read |= found
             waiting += sorted(found & set(functions))
         later = {name for other in code[i + 1:] for node in other.body for name in bound(node)}
@@ -184,44 +185,15 @@ def test_what_is_folded_only_draws(path):
         assert {"show", "Explorer"} & calls, cell.source
         assert not {"check", "check_at_most", "print"} & calls and "assert " not in cell.source, cell.source
         made = {name for node in tree.body for name in bound(node)}
-        later = [other for other in code[code.index(cell) + 1:] if other not in folded]
+        later = [other.source for other in code[code.index(cell) + 1:] if other not in folded]
         assert not made & needs(later), f"{made & needs(later)} is defined where nobody sees it"
-
-
-def bound(node):
-    """The names that a statement defines at the top level of a cell."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return {node.name}
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-            } - of_comprehensions(node)
-
-
-def of_comprehensions(node):
-    """The names that comprehensions bind, each for itself alone."""
-    loops = [part.target for part in ast.walk(node) if isinstance(part, ast.comprehension)]
-    return {part.id for loop in loops for part in ast.walk(loop) if isinstance(part, ast.Name)}
-
-
-def needs(cells):
-    """The names that cells read before they define them. What a loop, function or comprehension binds is its own."""
-    read, made = set(), set()
-    for cell in cells:
-        for node in ast.parse(cell.source).body:
-            parts = list(ast.walk(node))
-            names = {kind: {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, kind)}
-                     for kind in (ast.Load, ast.Store)}
-            own = of_comprehensions(node) | {part.arg for part in parts if isinstance(part, ast.arg)}
-            own |= names[ast.Store] if isinstance(node, ast.For | ast.With | ast.FunctionDef | ast.ClassDef) else set()
-            read |= names[ast.Load] - made - own
-            made |= bound(node)
-    return read
 
 
 @pytest.mark.parametrize("source, names", [
     ("x = x + 1", {"x"}), ("x = 1\nx + 1", set()), ("for x in a:\n    y = x\n    y + 1", {"a"}),
     ("[x for x in a]", {"a"}), ("def f(x):\n    y = x + a\n    return y", {"a"}), ("y = [x for y in a]", {"a", "x"})])
 def test_names_that_a_cell_needs(source, names):
-    assert needs([nbformat.v4.new_code_cell(source)]) == names
+    assert needs([source]) == names
 
 
 def test_library_imports_point_one_way():
