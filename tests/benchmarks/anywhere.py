@@ -73,7 +73,6 @@ def decimal_comma(folder):
 
 def settings(base, copy, threads):
     """The environment of the pages: the copy's library, a home of their own, and what `run.py` sets."""
-    sys.path.insert(0, str(ROOT))
     import run
 
     run.settle_environment(one_thread=False)
@@ -86,6 +85,7 @@ def settings(base, copy, threads):
 
 
 def main(names, threads, seed):
+    sys.path.insert(0, str(ROOT))
     from course.pages import paths
 
     base = Path(tempfile.mkdtemp())
