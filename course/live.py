@@ -56,11 +56,12 @@ def hermite(count):
 
 @torch.no_grad()
 def log_px(model, hidden, sums, x):
-    """log p(x) of binary images (N, 784) by the sum over the grid, in nats: for the histogram."""
+    """log p(x) of binary images (N, 784) by the sum over the grid, in nats: for the histogram, so in float32."""
     z = torch.cartesian_prod(axis(), axis())
     log_prior = -(z**2).sum(1) / 2 - np.log(2 * np.pi)
     layer, area = model.decoder.to_output, 2 * torch.log(axis()[1] - axis()[0])
-    each = [(hidden @ (layer.weight.T @ part.T) - (sums - log_prior)[:, None]).logsumexp(0) + part @ layer.bias
+    hidden, rest = hidden.float(), (sums - log_prior).float()[:, None]
+    each = [(hidden @ (layer.weight.T @ part.T).float() - rest).logsumexp(0) + part @ layer.bias
             for part in x.split(50)]
     return torch.cat(each) + area
 

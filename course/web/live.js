@@ -56,31 +56,46 @@ function logProb(x, logits) {  // the sum of x * logit - softplus(logit); a prod
   return sum - Math.log(product);
 }
 
-async function inParts(rows, work, progress) {  // so that a hand can draw meanwhile
-  for (let i = 0, since = performance.now(); i < rows; i++) {
-    work(i);
-    if (performance.now() - since < 25) continue;
-    progress(i / rows);
+const PART = 8;  // milliseconds of work after which a hand has its turn
+
+async function inParts(work, progress = () => {}, stopped = () => false) {  // runs a generator to its end, or until stopped
+  for (let since = performance.now(); ;) {
+    const {done, value} = work.next();
+    if (done) return value;
+    if (performance.now() - since < PART) continue;
+    progress(value);
     await new Promise(resolve => setTimeout(resolve));
+    if (stopped()) return null;
     since = performance.now();
+  }
+}
+
+function atOnce(work) {
+  for (;;) {
+    const {done, value} = work.next();
+    if (done) return value;
   }
 }
 
 const hiddenAt = (i, j) => through(decoder, Float64Array.of(i * STEP - HALF, j * STEP - HALF));
 
-async function prepareCoarse(progress) {  // every second point, and h(z) interpolated between them
+function* prepareCoarse() {  // every second point, and h(z) interpolated between them; yields the share that is done
   const half = (N + 1) / 2, row = half * WIDTH, run = new Float64Array(half * row);
-  await inParts(half, i => {
+  for (let i = 0; i < half; i++) {
     for (let j = 0; j < half; j++) run.set(hiddenAt(2 * i, 2 * j), i * row + j * WIDTH);
-  }, progress);
-  const rows = finer(run, half, row, 2);
-  for (let i = 0; i < N; i++) hidden.set(finer(rows.subarray(i * row, (i + 1) * row), half, WIDTH, 2), i * N * WIDTH);
+    yield 0.8 * i / half;
+  }
+  for (let i = 0; i < N; i++) {
+    hidden.set(finer(finerRow(run, half, row, 2, i), half, WIDTH, 2), i * N * WIDTH);
+    yield 0.8 + 0.2 * i / N;
+  }
 }
 
-async function prepareRest(progress) {
-  await inParts(N, i => {
+function* prepareRest() {
+  for (let i = 0; i < N; i++) {
     for (let j = 0; j < N; j++) if ((i | j) & 1) hidden.set(hiddenAt(i, j), (i * N + j) * WIDTH);
-  }, progress);
+    yield i / N;
+  }
 }
 
 // log p(x, z) on the grid
@@ -108,14 +123,14 @@ function logJoint(x) {
 // about each of them, of side STEP, is cut into parts * parts squares, and the decoder is run at the middle of each.
 const POINTS_TO_RUN = 800;
 
-function fineSum(x, joint, highest) {
+function* fineSum(x, {joint, highest}) {
   const marked = new Set();
   for (let i = 0, g = 0; i < N; i++)
     for (let j = 0; j < N; j++, g++)
       if (joint[g] > highest - 16)
         for (const k of [-1, 0, 1]) for (const l of [-1, 0, 1]) marked.add((i + k) * 2 * N + j + l + 1);
   const parts = Math.ceil(Math.sqrt(POINTS_TO_RUN / marked.size));
-  if (parts === 1) return coarseSum(joint, highest);
+  if (parts === 1) return coarseSum({joint, highest});
   const offsets = Array.from({length: parts}, (_, k) => (k + 0.5) / parts - 0.5);
   let sum = 0;
   for (const key of marked) {
@@ -126,11 +141,12 @@ function fineSum(x, joint, highest) {
         sum += Math.exp(logProb(x, decode(z)) - (z[0] ** 2 + z[1] ** 2) / 2 - LOG_2PI - highest);
       }
     }
+    yield;
   }
   return highest + Math.log(sum) + 2 * Math.log(STEP / parts);
 }
 
-function coarseSum(joint, highest) {
+function coarseSum({joint, highest}) {
   let sum = 0;
   for (const value of joint) if (value > highest - 40) sum += Math.exp(value - highest);
   return highest + Math.log(sum) + 2 * Math.log(STEP);
@@ -154,17 +170,21 @@ function boxOf(joint, floor) {  // first and last row and column with a value ab
           left: Math.max(0, left - 4), right: Math.min(N - 1, right + 4)};
 }
 
-function finer(values, rows, columns, factor) {  // `factor` points for each along the rows: Lagrange, eight neighbours
-  const length = (rows - 1) * factor + 1, output = new Float64Array(length * columns);
-  for (let p = 0; p < length; p++) {
-    const base = Math.min(Math.max(Math.floor(p / factor) - 3, 0), rows - 8), t = p / factor - base;
-    for (let q = 0; q < 8; q++) {
-      let weight = 1;
-      for (let r = 0; r < 8; r++) if (r !== q) weight *= (t - r) / (q - r);
-      if (weight === 0) continue;
-      for (let j = 0; j < columns; j++) output[p * columns + j] += weight * values[(base + q) * columns + j];
-    }
+function finerRow(values, rows, columns, factor, p) {  // row p of `factor` for each: Lagrange, eight neighbours
+  const output = new Float64Array(columns);
+  const base = Math.min(Math.max(Math.floor(p / factor) - 3, 0), rows - 8), t = p / factor - base;
+  for (let q = 0; q < 8; q++) {
+    let weight = 1;
+    for (let r = 0; r < 8; r++) if (r !== q) weight *= (t - r) / (q - r);
+    if (weight === 0) continue;
+    for (let j = 0; j < columns; j++) output[j] += weight * values[(base + q) * columns + j];
   }
+  return output;
+}
+
+function finer(values, rows, columns, factor) {
+  const length = (rows - 1) * factor + 1, output = new Float64Array(length * columns);
+  for (let p = 0; p < length; p++) output.set(finerRow(values, rows, columns, factor, p), p * columns);
   return output;
 }
 
@@ -174,7 +194,7 @@ function turned(values, rows, columns) {
   return output;
 }
 
-function posterior(x, exact) {
+function posterior(x) {
   const {joint, highest} = logJoint(x), box = boxOf(joint, highest - 18);
   const rows = box.bottom - box.top + 1, columns = box.right - box.left + 1;
   const factor = Math.max(1, Math.min(4, Math.floor(240 / Math.max(rows, columns))));
@@ -190,21 +210,22 @@ function posterior(x, exact) {
   let cut = false;  // whether mass lies at the grid's edge
   for (let i = 0; i < N; i++)
     cut ||= Math.max(joint[i], joint[(N - 1) * N + i], joint[i * N], joint[i * N + N - 1]) > highest - 8;
-  return {logPx: exact ? fineSum(x, joint, highest) : coarseSum(joint, highest), joint, exact, cut, density, high, wide, step,
-          low: [box.top * STEP - HALF, box.left * STEP - HALF]};
+  return {joint, highest, cut, density, high, wide, step, low: [box.top * STEP - HALF, box.left * STEP - HALF]};
 }
 
 // E_q log p(x|z): by Gauss and Hermite's rule where q is narrow, else over the grid, by the trapezoid rule
 
-function hermite(x, mu, std, {nodes, weights}) {
+function* hermite(x, {mu, std}, {nodes, weights}) {
   let sum = 0;
-  nodes.forEach((a, i) => nodes.forEach((b, j) => {
-    sum += weights[i] * weights[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
-  }));
+  for (const [i, a] of nodes.entries()) {
+    for (const [j, b] of nodes.entries())
+      sum += weights[i] * weights[j] * logProb(x, decode([mu[0] + std[0] * a, mu[1] + std[1] * b]));
+    yield;
+  }
   return sum;
 }
 
-function overGrid(joint, mu, std) {
+function overGrid({joint, mu, std}) {
   const q = [0, 1].map(k => Float64Array.from({length: N}, (_, i) =>
     Math.exp(-(((i * STEP - HALF - mu[k]) / std[k]) ** 2) / 2)));
   let sum = 0, total = 0;
@@ -219,14 +240,25 @@ function overGrid(joint, mu, std) {
   return sum / total;
 }
 
-function measure(x, exact = true) {  // not exact: log p(x) by the grid alone and half the nodes, for a hand that moves
-  const {mu, logVar} = encode(x), std = logVar.map(value => Math.exp(value / 2)), found = posterior(x, exact);
-  const onGrid = [0, 1].every(k => std[k] > 1.5 * STEP && Math.abs(mu[k]) + 6 * std[k] < HALF);
-  const reconstruction = onGrid ? overGrid(found.joint, mu, std) : hermite(x, mu, std, data.hermite[exact ? 1 : 0]);
-  const kl = [0, 1].reduce((sum, k) => sum + (mu[k] ** 2 + Math.exp(logVar[k]) - logVar[k] - 1) / 2, 0);
-  const elbo = reconstruction - kl;
-  return {mu, logVar, std, reconstruction, kl, elbo, gap: found.logPx - elbo, ...found};
+function whole(found, logPx, reconstruction, exact) {
+  const elbo = reconstruction - found.kl;
+  return {...found, logPx, reconstruction, elbo, gap: logPx - elbo, exact};
 }
+
+function sketch(x) {  // for a hand that moves: log p(x) by the grid alone, and half the nodes
+  const {mu, logVar} = encode(x), std = logVar.map(value => Math.exp(value / 2));
+  const kl = [0, 1].reduce((sum, k) => sum + (mu[k] ** 2 + Math.exp(logVar[k]) - logVar[k] - 1) / 2, 0);
+  const onGrid = [0, 1].every(k => std[k] > 1.5 * STEP && Math.abs(mu[k]) + 6 * std[k] < HALF);
+  const found = {mu, logVar, std, kl, onGrid, ...posterior(x)};
+  return whole(found, coarseSum(found), onGrid ? overGrid(found) : atOnce(hermite(x, found, data.hermite[0])), false);
+}
+
+function* refine(x, found) {  // the exact numbers of a sketch
+  const logPx = yield* fineSum(x, found);
+  return whole(found, logPx, found.onGrid ? found.reconstruction : yield* hermite(x, found, data.hermite[1]), true);
+}
+
+const measure = x => atOnce(refine(x, sketch(x)));
 
 // From strokes to MNIST's form. A stroke is a list of points [x, y] in any unit, y downwards.
 
@@ -375,7 +407,6 @@ let mosaic = null;
 
 function drawMaps() {
   const {mu, std} = state.found, image = heat(), whole = byId("map"), close = byId("close");
-  mosaic ??= makeMosaic();
   let context = whole.getContext("2d"), screen = toScreen(whole, {centre: [0, 0], half: MAP});
   context.drawImage(mosaic, 0, 0);
   place(context, screen, image);
@@ -420,13 +451,15 @@ function ticks(context, canvas, screen) {
   }
 }
 
-function makeMosaic() {
+function* makeMosaic() {
   const canvas = Object.assign(document.createElement("canvas"), {width: 448, height: 448});
   const context = canvas.getContext("2d"), tile = 2 * MAP / TILES;
-  for (let i = 0; i < TILES; i++)
+  for (let i = 0; i < TILES; i++) {
     for (let j = 0; j < TILES; j++)
       context.drawImage(picture(decode([(i + 0.5) * tile - MAP, MAP - (j + 0.5) * tile]).map(l => 0.62 * sigmoid(l))),
                         28 * i, 28 * j);
+    yield 1;
+  }
   return canvas;
 }
 
@@ -460,14 +493,13 @@ function drawPoint() {
 
 let times = [], waitingForRest = null;
 
-function update(resting = true) {
-  const exact = resting && state.complete;
+function update(pause = 120) {  // a sketch now; the exact numbers once no hand moves for that many milliseconds
   clearTimeout(waitingForRest);
   if (!state.ready) return drawPad();
   const start = performance.now();
   drawPad();
   state.x = toMnist(state.strokes);
-  state.found = measure(state.x, exact);
+  state.found = sketch(state.x);
   state.view = viewOf(state.found);
   if (state.follows) state.point = state.found.mu.map(value => reduceTo(value, -MAP, MAP));
   drawMaps();
@@ -476,8 +508,15 @@ function update(resting = true) {
   drawPoint();
   times = [...times.slice(-50), performance.now() - start];
   byId("milliseconds").textContent = times.at(-1).toFixed(0);
-  if (exact) announce();
-  else if (state.complete) waitingForRest = setTimeout(update, 120);
+  if (state.complete) waitingForRest = setTimeout(rest, pause);
+}
+
+async function rest() {
+  const {x, found} = state, better = await inParts(refine(x, found), undefined, () => state.found !== found);
+  if (!better) return;
+  state.found = better;
+  drawNumbers();
+  announce();
 }
 
 let waiting = null;
@@ -496,7 +535,7 @@ let asked = false;
 function soon() {
   if (asked) return;
   asked = true;
-  requestAnimationFrame(() => { asked = false; update(false); });
+  requestAnimationFrame(() => { asked = false; update(); });
 }
 
 function movePoint(z) {
@@ -567,7 +606,7 @@ function choose(name) {
   state.follows = true;
   document.querySelectorAll("[data-preset]").forEach(
     button => button.setAttribute("aria-pressed", String(button.dataset.preset === name)));
-  update();
+  update(0);
 }
 
 document.addEventListener("click", event => {
@@ -588,12 +627,13 @@ drawAgain();
 drawPad();
 const progress = words => share => { byId("status").textContent = `${words}: ${Math.round(100 * share)} %`; };
 (async () => {
-  await prepareCoarse(progress("The page gets ready. You can draw already"));
+  await inParts(prepareCoarse(), progress("The page gets ready. You can draw already"));
+  mosaic = await inParts(makeMosaic());
   state.ready = true;
   byId("page").removeAttribute("aria-busy");
   if (state.strokes.length) update(); else choose("4");
-  await prepareRest(progress("The numbers marked ≈ become exact"));
+  await inParts(prepareRest(), progress("The numbers marked ≈ become exact"));
   state.complete = true;
-  update();
+  update(0);
 })();
 window.vae = {encode, decode, measure, toMnist, presets: PRESETS, choose, times: () => times, state};
