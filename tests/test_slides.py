@@ -288,7 +288,7 @@ def test_links_between_decks_find_their_sections(path, folder):
 
 @needs_chromium
 def test_the_speaker_view_shows_the_notes(screen, folder):
-    with opened(screen, (folder / "04_gaussian_kl.html").as_uri() + "#/1") as heard, screen.expect_popup() as popup:
+    with opened(screen, (folder / "A_the_article.html").as_uri() + "#/1") as heard, screen.expect_popup() as popup:
         screen.keyboard.press("s")
     spoken = popup.value.locator(".speaker-controls-notes .value")
     spoken.filter(has_text=re.compile(r"\w")).wait_for(timeout=30_000)

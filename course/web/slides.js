@@ -37,8 +37,9 @@ async function start() {
   source.querySelectorAll("aside mjx-assistive-mml").forEach(twin => twin.remove()); // shown twice by the speaker view
   fitFormulas(source);
   fitPictures(source);
-  for (let high = measure(source); high.length; high = measure(source)) high.forEach(halve);
-  if ([...source.querySelectorAll(".code + .output")].filter(bringTail).length) measure(source);
+  for (let high = tooHigh(source); high.length; high = tooHigh(source)) high.forEach(halve);
+  source.querySelectorAll(".code + .output").forEach(bringTail);
+  measure(source, LEVELS);
   const columns = [...source.children].map(column => [...column.children].flatMap(slidesOf));
   const slides = columns.flat();
   slides.forEach((slide, i) => slide.append(make("footer", "", `<span>${document.title}</span><span>${i + 1} / ${slides.length}</span>`)));
@@ -171,16 +172,20 @@ function setLevel(element, level) {
     element.style.setProperty(`--${name}`, name.startsWith("line") ? size : `${size}px`);
 }
 
-// Note the height in px of all blocks at each level, and return those that no slide can hold.
-function measure(source) {
+// Note the height in px of all blocks at some levels.
+function measure(source, levels) {
   const blocks = [...source.querySelectorAll(".block")];
   for (const block of blocks) heights.set(block, new Map());
-  for (const level of LEVELS) {
+  for (const level of levels) {
     setLevel(source, level);
     for (const block of blocks) heights.get(block).set(level, block.getBoundingClientRect().height);
   }
-  return blocks.filter(block => heights.get(block).get(LEVELS.at(-1)) > HIGH && parts(block).length > 1);
+  return blocks;
 }
+
+// The blocks of several parts that no slide can hold.
+const tooHigh = source => measure(source, LEVELS.slice(-1)).filter(block =>
+  heights.get(block).get(LEVELS.at(-1)) > HIGH && parts(block).length > 1);
 
 const parts = block => block.querySelector("pre") ? block.querySelector("pre").innerHTML.split("\n")
   : [...block.querySelectorAll("tbody > tr, li")];
@@ -211,13 +216,12 @@ function bringTail(output) {
   const code = output.previousElementSibling, part = [code, output].map(block => ({ heights: heights.get(block) }));
   const over = height(part, LEVELS.at(-1)) - HIGH, lines = parts(code), line = part[0].heights.get(LEVELS.at(-1)) / lines.length;
   const start = lines.findLastIndex((text, i) => !text && (i + 1) * line > over && i >= lines.length / 3);
-  if (over <= 0 || start < 0) return false;
+  if (over <= 0 || start < 0) return;
   const tail = code.cloneNode(true);
   type(code, lines.slice(0, start));
   type(tail, lines.slice(start + 1));
   tail.dataset.continued = "yes";
   code.after(tail);
-  return true;
 }
 
 const height = (part, level) => part.reduce((sum, block) => sum + block.heights.get(level), level.gap * (part.length - 1));
