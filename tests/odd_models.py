@@ -349,6 +349,39 @@ class Maps(nn.Module):
         return tuple(head(features) for head in self.heads)
 
 
+class Halves(Maps):
+    """The encoder returns one tensor, with mu and log_var as its halves."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        self.encode = None
+
+
+def halves():
+    def loss(model, x):
+        mu, log_var = model.encoder(x).chunk(2, 1)
+        error = F.binary_cross_entropy_with_logits(model.decoder(reparameterize(mu, log_var)), x, reduction="sum")
+        return (error + right_kl(mu, log_var).sum()) / len(x)
+    return Halves(), IMAGES, loss, over_images(loss)
+
+
+class DrawsItself(Plain):
+    """`encode` draws z, and returns it in front of its mean and log-variance."""
+
+    def encode(self, x):
+        mu, log_var = super().encode(x.flatten(1))
+        return reparameterize(mu, log_var), mu, log_var
+
+    def forward(self, x):
+        z, mu, log_var = self.encode(x)
+        return self.decode(z), mu, log_var
+
+
+def encoder_draws_itself():
+    return DrawsItself(), IMAGES, plain_loss, over_images(lambda model, x: plain_loss(model, x) / len(x))
+
+
 def maps():
     def loss(model, x):
         mu, log_var = model.encode(x)
@@ -425,5 +458,5 @@ ODD = (plain, plain_per_pixel, logits_in_rows, forward_returns_dict, trunk_and_h
        one_pixel_wide, one_pixel, as_many_latents_as_pixels, learned_prior, mixture_prior, dropout, normalised_trunk,
        double, learned_variance, narrow_gaussian, beta_of_four, beta_of_a_quarter, declared_beta, free_bits, capacity,
        absolute_error, bits_drawn_in_the_loss, rescaled_in_the_loss, variance_of_each_pixel, distributions,
-       standard_deviation, softplus_in_the_loss, log_std, maps, clamped_heads, heads_from_zero, collapsed,
-       flow_in_between, drawn_kl, narrow_decoder, other_optimum)
+       standard_deviation, softplus_in_the_loss, log_std, maps, halves, encoder_draws_itself, clamped_heads,
+       heads_from_zero, collapsed, flow_in_between, drawn_kl, narrow_decoder, other_optimum)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from correct_models import minus_elbo, minus_elbo_of_all
 from exhibits import IMAGES, LATENTS, NETWORKS, PIXELS, log_w_of, made_of, network, over_images, right_bound, right_kl
-from odd_models import GREY, Plain, TrunkAndHeads, log_std
+from odd_models import GREY, Plain, TrunkAndHeads, encoder_draws_itself, halves, log_std
 from torch import nn
 from torch.nn import functional as F
 
@@ -116,6 +116,15 @@ def test_one_head_is_enough():
         vae = network("residual")
         setattr(vae.encoder, place, nn.Sequential(getattr(vae.encoder, place), layer))
         assert shown(vae) == ["relu_on_heads" if isinstance(layer, nn.ReLU) else "batch_norm_on_heads"]
+
+
+def test_faults_are_found_behind_answers_of_other_forms():
+    model, images, loss, validation = encoder_draws_itself()
+    model.to_log_var.register_forward_hook(lambda module, inputs, answer: answer.relu())
+    assert shown(model, images, loss=loss, validation=validation) == ["relu_on_heads"]
+    model, images, loss, validation = halves()
+    model.encoder.append(nn.ReLU())
+    assert shown(model, images, loss=loss, validation=validation) == ["relu_on_heads"]
 
 
 def test_the_worst_samples_are_found_in_a_training_loss_too():

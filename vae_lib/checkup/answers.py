@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent, Normal
 
@@ -18,9 +19,13 @@ class NotReadable(Exception):
 
 
 class Part(NamedTuple):
-    """A tensor or two within an answer, and put(*tensors), which makes an answer of the same form around others."""
+    """A tensor or two within an answer, of which take(answer) finds the like in another answer of the same form.
+
+    put(*tensors) makes an answer of that form around other tensors. `spread` is what the second is, if a name says so.
+    """
 
     tensors: tuple
+    take: object
     put: object
     spread: str | None = None
 
@@ -39,34 +44,58 @@ def entries(answer):
     return dict(zip(keys, answer)), lambda new: make(new.values())
 
 
-def posterior_part(answer):
-    """Mean and spread of q(z|x) in what an encoder returns, as a Part; None if they are not found."""
+def posterior_part(answer, z=None):
+    """Mean and spread of q(z|x) in what an encoder returns, as a Part; None if they are not found.
+
+    A third tensor may be z itself, the decoder's argument: it is neither, and becomes nan in other answers.
+    """
     normal = answer.base_dist if isinstance(answer, Independent) else answer
     if isinstance(normal, Normal):
         wrap = (lambda it: Independent(it, answer.reinterpreted_batch_ndims)) if normal is not answer else lambda it: it
-        return Part((normal.loc, normal.scale), lambda mu, std: wrap(Normal(mu, std)), "std")
+        take = lambda answer: (answer.mean, answer.stddev)
+        return Part(take(answer), take, lambda mu, std: wrap(Normal(mu, std)), "std")
     if not isinstance(answer, (tuple, list, Mapping)):
         return None
     found, rebuild = entries(answer)
     keys = [key for key, value in found.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    drawn = [key for key in keys if z is not None and len(keys) > 2 and torch.equal(found[key], z)]
+    keys = [key for key in keys if key not in drawn]
     named = [[key for key in keys if str(key).lower() in names] for names in (MU, SPREADS)]
     pair = [named[0][0], named[1][0]] if all(named) else keys[:2] if not isinstance(answer, Mapping) else []
     if len(pair) < 2 or found[pair[0]].shape != found[pair[1]].shape or found[pair[0]].dim() < 2:
         return None
-    return Part(tuple(found[key] for key in pair), lambda mu, second: rebuild(found | {pair[0]: mu, pair[1]: second}),
-                SPREADS.get(str(pair[1]).lower()))
+
+    def put(mu, second):
+        return rebuild(found | {pair[0]: mu, pair[1]: second} | {key: torch.full_like(mu, torch.nan) for key in drawn})
+
+    def take(answer):
+        return tuple(entries(answer)[0][key] for key in pair)
+    return Part(take(answer), take, put, SPREADS.get(str(pair[1]).lower()))
+
+
+def halves_part(answer, z):
+    """Mean and spread as the halves of one tensor (rows, 2 * latents, ...), where z has so many latents; else None."""
+    if not isinstance(answer, Tensor) or answer.dim() < 2 or answer.shape[1] % 2:
+        return None
+    latent_shape = (answer.shape[1] // 2, *answer.shape[2:])
+    if z.shape[-len(latent_shape):] != latent_shape:
+        return None
+    take = lambda answer: answer.chunk(2, 1)
+    return Part(take(answer), take, lambda mu, second: torch.cat([mu, second], 1))
 
 
 def output_part(answer, numel):
     """The tensor of `numel` numbers in what a decoder returns, as a Part; None if there is none."""
     if isinstance(answer, Tensor):
-        return Part((answer,), lambda output: output) if answer.numel() == numel else None
+        return Part((answer,), lambda answer: (answer,), lambda output: output) if answer.numel() == numel else None
     inner = answer.base_dist if isinstance(answer, Independent) else answer
     if isinstance(inner, (Bernoulli, Normal)) and inner.mean.numel() == numel:
         wrap = (lambda it: Independent(it, answer.reinterpreted_batch_ndims)) if inner is not answer else lambda it: it
         if isinstance(inner, Bernoulli):
-            return Part((inner.logits,), lambda logits: wrap(Bernoulli(logits=logits)))
-        return Part((inner.loc,), lambda mean: wrap(Normal(mean, inner.scale.flatten()[0])))
+            take = lambda answer: (getattr(answer, "base_dist", answer).logits,)
+            return Part(take(answer), take, lambda logits: wrap(Bernoulli(logits=logits)))
+        take = lambda answer: (answer.mean,)
+        return Part(take(answer), take, lambda mean: wrap(Normal(mean, inner.scale.flatten()[0])))
     if not isinstance(answer, (tuple, list, Mapping)):
         return None
     found, rebuild = entries(answer)
@@ -79,7 +108,7 @@ def output_part(answer, numel):
         others = {name: value[:1].expand_as(output).to(output.dtype) for name, value in found.items()
                   if name != key and isinstance(value, Tensor) and value.shape == shape}
         return rebuild(found | others | {key: output})
-    return Part((found[key],), put)
+    return Part((found[key],), lambda answer: (entries(answer)[0][key],), put)
 
 
 def number_of(value):

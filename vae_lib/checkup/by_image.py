@@ -6,7 +6,7 @@ Examinations of a validation and of a bound return what those of `of_model` do.
 import torch
 
 from vae_lib.checkup.answers import NotReadable, number_of
-from vae_lib.checkup.of_model import near
+from vae_lib.checkup.of_model import DRAWN_INSIDE, near
 from vae_lib.checkup.readings import draws_of_an_image, read_error, read_kl
 
 SPACING = 20.0  # between the codes that say whose z it is; noise of standard deviation 1 does not bridge it
@@ -25,8 +25,11 @@ def by_image(probe, outputs):
     def output(z):
         leading = z.shape[:z.dim() - dims]
         rows = z.reshape(leading.numel(), -1)[:, 0]
-        places = (rows / SPACING + (images - 1) / 2).round().long().cpu()
-        if not ((0 <= places) & (places < images)).all():
+        if rows.isnan().any():
+            raise NotReadable(DRAWN_INSIDE)
+        found = (rows / SPACING + (images - 1) / 2).cpu()
+        places = found.round().long()
+        if not ((0 <= places) & (places < images) & ((found - places).abs() < 0.4)).all():
             raise NotReadable("z is not mu plus noise")
         samples = torch.zeros_like(places)
         for row, image in enumerate(places.tolist()):

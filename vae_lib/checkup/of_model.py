@@ -40,6 +40,7 @@ def heads(probe):
 
 
 LOG_VARS = -2.0, 0.0, 1.0
+DRAWN_INSIDE = "the encoder draws z itself, so what it draws is not seen"
 
 
 class Noise(NamedTuple):
@@ -73,6 +74,8 @@ def noise(probe, drive, training, repeats=16):
 
     draws = [drawn(0.5, log_var, 12_000) for log_var in LOG_VARS]
     for sample in draws:
+        if sample.isnan().any():
+            raise NotReadable(DRAWN_INSIDE)
         if not sample.mean().abs() <= 0.1 * max(sample.std(), 1e-3):
             raise NotReadable(f"z is not mu plus noise: its mean is {0.5 + sample.mean():.3g} where mu is 0.5")
     stds = tuple(sample.std().item() for sample in draws)

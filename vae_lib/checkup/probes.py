@@ -12,7 +12,7 @@ from operator import attrgetter
 import numpy as np
 import torch
 
-from vae_lib.checkup.answers import NotReadable, first_line, number_of, output_part, posterior_part
+from vae_lib.checkup.answers import NotReadable, first_line, number_of
 from vae_lib.checkup.seams import first_tensor, replaced
 
 FROM_LOG_VAR = {"log_var": lambda log_var: log_var, "log_std": lambda log_var: log_var / 2,
@@ -126,7 +126,7 @@ class Probe:
                 answer = attrgetter(self.seams.encode.name)(self.model)(x.to(self.own_dtype).reshape(len(x), *shape))
             except Exception as error:
                 raise NotReadable(f"the encoder alone: {first_line(error)}") from error
-        return posterior_part(answer).tensors
+        return self.seams.posterior.take(answer)
 
     def decoded(self, z):
         """The decoder's own output, in eval mode, for latents (n, *latent_shape)."""
@@ -136,7 +136,7 @@ class Probe:
                 answer = attrgetter(self.seams.decode.name)(self.model)(z)
             except Exception as error:
                 raise NotReadable(f"the decoder alone: {first_line(error)}") from error
-        return output_part(answer, len(z) * self.x[0].numel()).tensors[0].reshape(len(z), -1)
+        return self.seams.output.take(answer)[0].reshape(len(z), -1)
 
 
 def image_of_row(argument, x):

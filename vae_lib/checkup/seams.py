@@ -1,12 +1,13 @@
 """Where a model encodes and where it decodes: the two calls between which the latents pass, found by watching a run."""
 
 from contextlib import ExitStack, contextmanager
+from itertools import combinations
 from operator import attrgetter
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from vae_lib.checkup.answers import Part, first_line, output_part, posterior_part
+from vae_lib.checkup.answers import Part, first_line, halves_part, output_part, posterior_part
 
 
 class Call(NamedTuple):
@@ -81,6 +82,18 @@ def parts_of(model):
     return methods + [name for name, _ in model.named_modules(remove_duplicate=True) if name and name not in methods]
 
 
+def seams_of(first, second, part, pixels, drive):
+    """The Seams of two calls; None unless the second turns z of the size of the first one's mu into images."""
+    posterior = part(first.answer, second.argument)
+    if posterior is None:
+        return None
+    latent_shape = posterior.tensors[0].shape[1:]
+    if second.argument.shape[-len(latent_shape):] != latent_shape:
+        return None
+    output = output_part(second.answer, second.argument.numel() // latent_shape.numel() * pixels)
+    return output and Seams(first, second, posterior, output, drive)
+
+
 def find_seams(model, x, drives, encode=None, decode=None):
     """The Seams of a model, by running the first of `drives`, functions of (model, x), in which both are called.
 
@@ -96,17 +109,13 @@ def find_seams(model, x, drives, encode=None, decode=None):
             names.append(name)
     for drive in drives:
         calls, error = watched(model, lambda drive=drive: drive(model, x), names)
-        encoders = [(call, part) for call in calls if (part := posterior_part(call.answer))
-                    and encode in (None, call.name)]
-        for first, posterior in encoders[:1]:
-            latent = posterior.tensors[0].shape[1:]
-            for second in calls[calls.index(first) + 1:]:
-                rows = second.argument.numel() // max(latent.numel(), 1)
-                if decode in (None, second.name) and second.argument.shape[-len(latent):] == latent:
-                    output = output_part(second.answer, rows * x[0].numel())
-                    if output is not None:
-                        return Seams(first, second, posterior, output, drive)
-        reasons.append(f"{len(encoders)} calls that return mu and log_var, then none from z to an image"
+        for part in (posterior_part, halves_part):
+            for first, second in combinations(calls, 2):
+                if encode in (None, first.name) and decode in (None, second.name):
+                    seams = seams_of(first, second, part, x[0].numel(), drive)
+                    if seams is not None:
+                        return seams
+        reasons.append(f"{', '.join(dict.fromkeys(call.name for call in calls)) or 'no part'} ran"
                        + (f"; {first_line(error)}" if error else ""))
     raise ValueError("model: wanted a VAE with a part that returns (mu, log_var) and one that turns z into an image; "
                      f"name them with encode= and decode=. Found: {' / '.join(reasons)}")
