@@ -258,7 +258,7 @@ def test_effective_sample_size_and_nll_are_what_numpy_makes_of_the_weights(monke
     assert found.nll == pytest.approx(-np.log(weights.mean(0)).mean())
 
 
-@pytest.mark.parametrize("batch_size", [1, 6, 64, 1000])
+@pytest.mark.parametrize("batch_size", [1, 6, 7, 64, 1000])
 def test_nll_takes_every_sample_of_every_image_once_in_batches(batch_size):
     model, exact = exact_vae()
     decoded, decode = [], model.decoder
@@ -267,6 +267,16 @@ def test_nll_takes_every_sample_of_every_image_once_in_batches(batch_size):
     assert sum(z.shape[0] * z.shape[1] for z in decoded) == 300
     assert max(z.shape[0] * z.shape[1] for z in decoded) <= batch_size
     assert abs(found.nll + exact.log_px(X[:10].flatten(1)).mean().item()) < 0.1
+
+
+def test_nll_averages_log_px_given_z_in_float64():
+    model, _ = exact_vae()
+    decoded, decode = [], model.decoder
+    model.decoder = lambda z: decoded.append(z) or decode(z)
+    found = nll(model, X[:2], num_samples=30, batch_size=7, progress=False)
+    z = torch.cat(decoded).view(2, 30, 1, 2).transpose(0, 1).squeeze(2)  # one image after another
+    expected = LIKELIHOOD.log_prob(X[:2], decode(z)).mean().item()
+    assert found.log_px_given_z == pytest.approx(expected, rel=1e-13)
 
 
 def test_nll_depends_on_its_seed_alone_and_leaves_the_model_as_it_was():
@@ -371,6 +381,17 @@ def test_nll_with_another_prior_converges_to_its_exact_likelihood_and_elbo():
     assert found.elbo == pytest.approx(found.log_px_given_z - found.kl)
 
 
+def test_with_another_prior_the_kl_of_each_image_has_the_log_ratios_at_its_own_draws():
+    model, prior, _ = with_a_gaussian_prior()
+    decoded, decode = [], model.decoder
+    model.decoder = lambda z: decoded.append(z) or decode(z)
+    found = importance_estimates(model, X[:4], 20, batch_size=80, progress=False, prior=prior).kl
+    (z,), (mu, log_var) = decoded, model.encoder(X[:4])
+    normal = Independent(Normal(torch.zeros(4, 2).double(), torch.ones(4, 2).double()), 1)
+    kl = kl_divergence(Independent(Normal(mu, (0.5 * log_var).exp()), 1), normal)
+    close(found, kl - (prior.log_prob(z) - normal.log_prob(z)).mean(0), 1e-12)
+
+
 def test_held_out_elbo_with_another_prior_has_its_kl():
     model, prior, _ = with_a_gaussian_prior()
     found, plain = (held_out_elbo(model, X, 3000, batch_size=len(X) // 2, prior=density) for density in (prior, None))
@@ -408,7 +429,7 @@ def test_a_prior_is_in_evaluation_mode_and_gets_its_mode_back(function):
 
 @pytest.mark.parametrize("function", [held_out_elbo, nll])
 def test_a_prior_of_another_shape_is_refused(function):
-    with pytest.raises(ValueError, match=r"prior: wanted log_prob to turn shape \(.*50, 2\) into"):
+    with pytest.raises(ValueError, match=r"prior: .* to turn shape \(.*50, 2\) into \((1, )?50,?\), got"):
         function(exact_vae()[0], X, 1, prior=Normal(0.0, 1.0))
 
 
@@ -476,5 +497,5 @@ def test_nll_refuses(options, message):
 def test_nll_of_a_diverged_model_is_no_measurement():
     model, _ = exact_vae()
     model.decoder = lambda z: z.new_full((*z.shape[:-1], 1, 2, 3), torch.nan)
-    with pytest.raises(FloatingPointError, match="log_px is not finite"):
+    with pytest.raises(FloatingPointError, match="log_px is not finite: the model or its prior has"):
         nll(model, X, 3, progress=False)
