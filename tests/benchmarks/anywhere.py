@@ -46,7 +46,7 @@ def run_page(path):
 
 def said(cell):
     """What a cell printed or raised, without measured numbers, which stand behind ≈ up to the line's end."""
-    texts = [output.get("text") or "\n".join(output.get("traceback", ())) for output in cell.get("outputs", ())]
+    texts = [output.get("text") or output.get("evalue", "") for output in cell.get("outputs", ())]
     return [line.split("≈")[0] for text in texts for line in text.splitlines()]
 
 
