@@ -112,7 +112,9 @@ class Exercise:
         i = _close(found, wanted, self.rtol).view(-1).tolist().index(False)
         part = f"entry {i + 1}" if found.ndim else ""
         if self.cases is not None:
-            return f"{part}{': ' * bool(part)}wanted {_brief(wanted.view(-1)[i])}, got {_brief(found.view(-1)[i])}."
+            wanted, found = wanted.view(-1)[i], found.view(-1)[i]
+            digits = 4 if _brief(wanted) != _brief(found) else 8
+            return f"{part}{': ' * bool(part)}wanted {_brief(wanted, digits)}, got {_brief(found, digits)}."
         return f"{part or 'your answer'} is off, and it is none of the mistakes that are known here."
 
 
@@ -152,14 +154,14 @@ def _shape(tensor):
     return f"shape {tuple(tensor.shape)}" if tensor.ndim else "one number"
 
 
-def _brief(value):
+def _brief(value, digits=4):
     """A case or an answer in few digits: what is printed must not depend on the processor."""
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
     if isinstance(value, str | int):
         return repr(value)
     value = torch.as_tensor(value)
-    return f"{value.item():.4g}" if value.numel() == 1 else f"a tensor of shape {tuple(value.shape)}"
+    return f"{value.item():.{digits}g}" if value.numel() == 1 else f"a tensor of shape {tuple(value.shape)}"
 
 
 def exercises(page):

@@ -36,6 +36,17 @@ def _(sigma, factor):
     return -math.log(factor) - 0.5 * sigma**2 * (1 - factor)
 
 
+@shortfall.mistake("The term with sigma squared has the wrong sign. A factor below 1 makes the draws narrower, which "
+                   "lowers this term of their KL.")
+def _(sigma, factor):
+    return -math.log(factor) + 0.5 * sigma**2 * (1 - factor**2)
+
+
+@shortfall.mistake("This is the KL between the two q. Asked is the difference of their KLs to the prior.")
+def _(sigma, factor):
+    return kl_divergence(Normal(0.0, factor * sigma), Normal(0.0, sigma))
+
+
 last = Exercise("13.2")
 
 
@@ -43,7 +54,7 @@ last = Exercise("13.2")
 def _():
     costs = torch.tensor([100.0] * 896 + [150.0] * 104).double()
     batches = costs.split(128)
-    return [len(batches[0]) / len(batches[-1]), sum(part.mean().item() for part in batches) / len(batches),
+    return [100 * len(batches[0]) / len(batches[-1]), sum(part.mean().item() for part in batches) / len(batches),
             costs.mean().item()]
 
 
@@ -58,7 +69,13 @@ def _():
               "the others do.")
 def _():
     share, reported, right = last.solution()
-    return [1 / share, reported, right]
+    return [1e4 / share, reported, right]
+
+
+@last.mistake("This compares with the share that it should have, 0.104 for the batch. Asked is an image of the last "
+              "batch beside one of the others.")
+def _():
+    return [100 * (1 / 8) / 0.104, *last.solution()[1:]]
 
 
 @last.mistake("A thousand images make 8 batches, 7 full ones and the last. You divided by the number of full ones.")
@@ -103,6 +120,11 @@ def _(by_logits, by_mu, x, logits, mu):
     return projected(by_mu, mu) * len(mu)
 
 
+@weight.mistake("This is c/B, the weight of the KL by the size of the batch. Divide by the same for the error.")
+def _(by_logits, by_mu, x, logits, mu):
+    return projected(by_mu, mu)
+
+
 @weight.mistake("The derivative of the cross entropy by a logit is p - x, with the chance p, not the logit itself.")
 def _(by_logits, by_mu, x, logits, mu):
     return (by_mu / mu).mean() / (by_logits / (logits - x)).mean()
@@ -119,7 +141,7 @@ def _():
 halfless.letters(
     a="A model has minima, whatever the loss is called. Ask which variance of the decoder makes them those of a bound.",
     b="Beta is 2 if the variance 1/2 is meant. But nothing in this loss names a variance: only the ratio of the two "
-      "weights counts, by (6.5).",
+      "weights counts, and by (6.2) there is a variance that fits it.",
     d="The constants of a loss move no minimum, but here a weight has changed, and with it the minimum.")
 
 EPS = torch.tensor([0.4, -1.3, 0.9, 2.1, -0.2]).double()
@@ -153,6 +175,21 @@ def _(eps, mu, log_var, x):
 @weights.mistake("The sum of the weights is not divided by the number of draws.")
 def _(eps, mu, log_var, x):
     return weights.solution(eps, mu, log_var, x) + math.log(len(eps))
+
+
+def log_weights_of(eps, mu, log_var, x):
+    """Their logarithms, one by one, for the right draws."""
+    return torch.stack([weights.solution(one[None], mu, log_var, x) for one in eps])
+
+
+@weights.mistake("This is the mean of log w, an estimate of the ELBO. Asked is the logarithm of the mean of w.")
+def _(eps, mu, log_var, x):
+    return log_weights_of(eps, mu, log_var, x).mean()
+
+
+@weights.mistake("This is the mean weight itself. Its logarithm is asked for.")
+def _(eps, mu, log_var, x):
+    return weights.solution(eps, mu, log_var, x).exp()
 
 
 IMAGES, OUTPUT = BITS[:5, :16].view(5, 4, 4), LOGITS[:5, :16].view(5, 1, 4, 4)
