@@ -12,11 +12,11 @@ from torch import nn
 
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
-from vae_lib.checkup.exhibits import EXHIBITS, NEEDS
+from vae_lib.checkup.exhibits import NEEDS
 from vae_lib.checkup.of_loss import agree, constants, read, shapes, translation, variance_of, weights
 from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, returns_mu, squashed
 from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, preserved
-from vae_lib.checkup.report import Finding, Report
+from vae_lib.checkup.report import Results
 from vae_lib.checkup.seams import find_seams
 from vae_lib.guards import integer, one_of, optional, positive, takes, tensor
 
@@ -113,60 +113,44 @@ def in_double(probe):
 
 def examined(probe, loss, validation, bound, beta):
     """The Report of a probe's model."""
-    found, said, errors = {}, [], {}
-
-    def examine(exhibits, work):
-        try:
-            result = work()
-        except NotReadable as reason:
-            errors.update(dict.fromkeys(exhibits, str(reason)))
-            return None
-        if isinstance(result, dict):
-            found.update({name: said for name, said in result.items() if name in EXHIBITS})
-        return result
-
-    of_reading = [name for name in NEEDS["loss"] if name != "shapes_broadcast"]
-    reading = examine(of_reading, lambda: read(probe, loss)) if loss else None
+    results, drive = Results(), probe.seams.drive
+    examine, of_loss = results.examine, [name for name in NEEDS["loss"] if name != "shapes_broadcast"]
+    for name, function, exhibits in (("loss", loss, NEEDS["loss"]), ("validation", validation, NEEDS["validation"]),
+                                     ("bound", bound, NEEDS["bound"])):
+        if function is None:
+            results.errors.update(dict.fromkeys(exhibits, f"no {name} given"))
+    reading = examine(of_loss, read, probe, loss) if loss else None
     s2, complete = variance_of(probe, reading) if reading else (None, None)
-    examine(("relu_on_heads", "batch_norm_on_heads"), lambda: heads(probe))
     if reading:
-        examine(of_reading[:-1], lambda: weights(probe, reading, s2, beta))
-        examine((), lambda: constants(probe, reading))
-    paired = not (loss and examine(("shapes_broadcast",), lambda: shapes(probe, loss)) and found["shapes_broadcast"][0])
-    if not paired:
-        found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
-    noises = [examine(("noise_std", "std_as_variance", "eval_returns_mu"),
-                      lambda training=training: noise(probe, probe.seams.drive, training, 16 if paired else 2))
-              for training in (True, False)]
-    if all(noises):
-        fits = examine((), lambda: agree(probe, loss, reading, noises[0]))
-        examine((), lambda: draws(*noises, fits, probe.stated))
-    for name, reported in (("validation", validation and (lambda model, x: validation(model, [x]))),
+        examine(of_loss, weights, probe, reading, s2, beta)
+        examine((), constants, probe, reading)
+    if loss:
+        examine(("shapes_broadcast",), shapes, probe, loss)
+    mixed = results.shows("shapes_broadcast")
+    if mixed:
+        results.found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
+    drawn = examine(("noise_std", "std_as_variance", "eval_returns_mu"), noise, probe, drive, 2 if mixed else 16)
+    if drawn:
+        examine((), draws, drawn, examine((), agree, probe, loss, reading, drawn), probe.stated)
+    for name, function in (("it", drawn and drawn.stds[1] and drive),
+                           ("validation", validation and (lambda model, x: validation(model, [x]))),
                            ("bound", bound and (lambda model, x: bound(model, x, 4)))):
-        if reported:
-            examine((), lambda reported=reported, name=name: returns_mu(probe, reported, name))
-    named = type(getattr(probe.model, "likelihood", None)).__name__
-    form = reading.error.form if reading else {"Bernoulli": "cross entropy of logits"}.get(named)
-    examine(("sigmoid_twice",), lambda: squashed(probe, form))
-    if bound and (result := examine(NEEDS["bound"], lambda: weighted(probe, bound))):
-        found.update(result[0])
-        said += result[1]
-    if reading and not found.get("softmax_of_the_loss", (False,))[0]:
-        examine((), lambda: decisive(probe, loss, reading))
+        if function and not results.shows("eval_returns_mu"):
+            examine((), returns_mu, probe, function, name)
+    likelihood = type(getattr(probe.model, "likelihood", None)).__name__
+    bernoulli = "cross entropy of logits" if likelihood == "Bernoulli" else None
+    examine(("sigmoid_twice",), squashed, probe, reading.error.form if reading else bernoulli)
+    if bound:
+        examine(NEEDS["bound"], weighted, probe, bound)
+    if reading and not results.shows("softmax_of_the_loss"):
+        examine((), decisive, probe, loss, reading)
     if validation:
-        examine(("validation_at_another_beta",), lambda: validated(probe, validation, reading, s2, beta))
-        examine(("last_batch_weighs_as_much",), lambda: batches(probe, validation))
-    for name, exhibits in NEEDS.items():
-        if {"loss": loss, "bound": bound, "validation": validation}[name] is None:
-            errors.update({exhibit: f"no {name} given" for exhibit in exhibits})
+        examine(("validation_at_another_beta",), validated, probe, validation, reading, s2, beta)
+        examine(("last_batch_weighs_as_much",), batches, probe, validation)
     meaning = translation(probe, reading, s2, complete, beta) if reading else None
-    said += remarks(probe, reading, meaning, complete, named)
-    findings = []
-    for exhibit, texts in EXHIBITS.items():
-        shown, evidence = found.get(exhibit, (None, errors.get(exhibit, "not reached")))
-        verdict = "not examined" if shown is None else "shown" if shown else "clear"
-        findings.append(Finding(exhibit, verdict, evidence, *texts))
-    return Report(tuple(findings), tuple(said), meaning, noises[0].sample if noises[0] else None)
+    results.remarks += remarks(probe, reading, meaning, complete, likelihood)
+    examine(("relu_on_heads", "batch_norm_on_heads"), heads, probe)  # last: it moves the statistics of batch norm
+    return results.report(meaning, drawn and drawn.sample)
 
 
 def remarks(probe, reading, meaning, complete, likelihood):

@@ -95,7 +95,7 @@ def weighted(probe, bound, asked=4):
     if grows > 0.1:
         remarks.append(f"16 equal weights change the bound by {grows:.3g} nats: log 16 = 2.77 is not subtracted")
     return {"softmax_of_the_loss": (together > 1 - 0.5 / samples, said),
-            "log_weights_over_images": (together < 0.3 < apart, said)}, remarks
+            "log_weights_over_images": (together < 0.3 < apart, said), "remarks": remarks}
 
 
 def decisive(probe, loss, reading):

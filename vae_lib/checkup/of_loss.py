@@ -103,8 +103,11 @@ def agree(probe, function, reading, noise):
     at, kl, latents = reading.error.at, reading.kl, math.prod(probe.latent_shape)
     if kl and (kl.drawn or (kl.var2 and not kl.var)):
         return noise.follows(0.5 if kl.drawn else 1.0)
-    if noise.follows(0.5) or min(noise.stds) < 1e-6 or near(noise.stds[1], noise.stds[0]):
+    unlike = False if kl else None
+    if noise.follows(0.5):
         return None
+    if min(noise.stds) < 1e-6 or near(noise.stds[1], noise.stds[0]):
+        return unlike
 
     def cost(**q):
         return probe.value(function, output=at, **q) / latents
@@ -113,7 +116,7 @@ def agree(probe, function, reading, noise):
     points = [(std**2, cost(log_var=log_var)) for std, log_var in zip(noise.stds, LOG_VARS)]
     betas = [2 * (mu2 * (there[0] - here[0]) - there[1] + here[1]) / math.log(there[0] / here[0])
              for here, there in pairwise(points)]
-    return near(*betas, 0.12) or (False if kl else None)
+    return near(*betas, 0.12) or unlike
 
 
 def variance_of(probe, reading):

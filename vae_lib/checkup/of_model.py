@@ -54,8 +54,8 @@ class Noise(NamedTuple):
         return all(near(std, factor * math.exp(slope * t), 0.05) for std, t in zip(self.stds, LOG_VARS))
 
 
-def noise(probe, drive, training, repeats=16):
-    """The Noise that the model draws, from 12,000 numbers or more at each log-variance.
+def noise(probe, drive, repeats=16):
+    """The Noise that the model draws in training, from 12,000 numbers or more at each log-variance.
 
     The images are repeated `repeats` times in a batch: few, as some losses compare every image with every other.
     NotReadable where z is not mu plus noise that is the same for every mu.
@@ -65,7 +65,7 @@ def noise(probe, drive, training, repeats=16):
     def drawn(mu, log_var, numbers):
         parts, seed = [], 0
         while sum(part.numel() for part in parts) < numbers:
-            z = many.ask(drive, mu=mu, log_var=log_var, training=training, seed=seed)[1]
+            z = many.ask(drive, mu=mu, log_var=log_var, seed=seed)[1]
             if not z:
                 raise NotReadable("the decoder is not called")
             noisy = [part - mu for part in z if (part != mu).any()]  # a mean that is decoded besides is no draw
@@ -86,11 +86,13 @@ def noise(probe, drive, training, repeats=16):
 
 
 def returns_mu(probe, function, name):
-    """The exhibit of a number that is made from mu itself in eval mode; nothing where it is not."""
+    """A number that is made from mu itself in eval mode."""
     drawn = probe.ask(function, mu=0.5, training=False)[1]
-    if drawn and all((z == 0.5).all() for z in drawn):
-        return {"eval_returns_mu": (True, f"in eval mode {name} decodes mu itself, without noise")}
-    return {}
+    if not drawn or any(z.isnan().any() for z in drawn):
+        raise NotReadable(DRAWN_INSIDE if drawn else "the decoder is not called")
+    silent = all(bool((z == 0.5).all()) for z in drawn)
+    return {"eval_returns_mu": (silent, f"in eval mode {name} decodes "
+                                + ("mu itself, without noise" if silent else "z that is drawn around mu"))}
 
 
 def by_its_noise(probe):
@@ -102,24 +104,23 @@ def by_its_noise(probe):
     for spread in ("std", "variance") if positive else ():
         other = probe.like(spread=spread)
         try:
-            if noise(other, probe.seams.drive, training=True).follows(0.5):
+            if noise(other, probe.seams.drive).follows(0.5):
                 return other
         except NotReadable:
             continue
     return probe
 
 
-def draws(in_training, in_eval, agree, stated):
-    """Noise of another spread than the KL assumes, a variance for a standard deviation, no noise in eval mode.
+def draws(noise, agree, stated):
+    """Noise of another spread than the KL assumes, and a variance for a standard deviation.
 
     agree says whether noise and KL fit together, None if there is no KL to compare with; stated, whether it is known
     what the encoder returns beside mu.
     """
-    stds = ", ".join(f"{std:.3g}" for std in in_training.stds)
+    stds, factor = ", ".join(f"{std:.3g}" for std in noise.stds), noise.stds[1]
     measured = f"the noise of z has the standard deviation {stds} where exp(log_var / 2) is 0.368, 1, 1.65"
-    right, swapped = in_training.follows(0.5), in_training.follows(1.0) or in_training.follows(0.25)
-    factor, silent = in_training.stds[1], in_eval.stds[1] < 1e-6 < in_training.stds[1]
-    scaled = factor < 1e-6 or in_training.follows(0.5, factor) or in_training.follows(0.0, factor)
+    right, swapped = noise.follows(0.5), noise.follows(1.0) or noise.follows(0.25)
+    scaled = noise.follows(0.5, factor) or noise.follows(0.0, factor)
     if agree:
         shown, measured = (False, False), measured + "; the KL has the same" if not right else measured
     elif agree is False or stated or right or scaled:
@@ -128,8 +129,7 @@ def draws(in_training, in_eval, agree, stated):
         shown, measured = (None, None), measured + "; only the KL can tell whether that is meant: give loss or spread"
     if shown[0] and factor > 0:
         measured += f"; at sigma = 1 the KL is wrong by {(factor**2 - 1) / 2 - math.log(factor):.3g} nats a latent"
-    return {"noise_std": (shown[0], measured), "std_as_variance": (shown[1], measured), "eval_returns_mu": (
-        silent, f"in eval mode the standard deviation of z at sigma = 1 is {in_eval.stds[1]:.3g}")}
+    return {"noise_std": (shown[0], measured), "std_as_variance": (shown[1], measured)}
 
 
 def squashed(probe, form):

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch.distributions import Normal
 
+from vae_lib.checkup.answers import NotReadable
+from vae_lib.checkup.exhibits import EXHIBITS
 from vae_lib.loss_translator import Translation
 from vae_lib.plotting import STYLE, picture
 
@@ -94,3 +96,38 @@ class Report:
         body = "".join(f"<tr>{row}</tr>" for row in cells)
         return (f"<p><strong>{html.escape(self.verdict)}</strong></p><ul>{remarks}</ul>"
                 f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+class Results:
+    """What has been found so far: found, {exhibit: (shown, evidence)}; why not, in errors; and remarks."""
+
+    def __init__(self):
+        self.found, self.errors, self.remarks = {}, {}, []
+
+    def shows(self, exhibit):
+        """Whether the exhibit has been found."""
+        return bool(self.found.get(exhibit, (False,))[0])
+
+    def examine(self, exhibits, work, *arguments):
+        """What work(*arguments) returns, noted if it is a dict like `found`; None where it raises NotReadable.
+
+        The reason is then noted for the exhibits. A dict may hold a list of remarks besides.
+        """
+        try:
+            result = work(*arguments)
+        except NotReadable as reason:
+            self.errors.update(dict.fromkeys(exhibits, str(reason)))
+            return None
+        if isinstance(result, dict):
+            self.remarks += result.pop("remarks", [])
+            self.found.update(result)
+        return result
+
+    def report(self, translation, noise):
+        """The Report of all exhibits."""
+        findings = []
+        for exhibit, texts in EXHIBITS.items():
+            shown, evidence = self.found.get(exhibit, (None, self.errors.get(exhibit, "")))
+            verdict = "not examined" if shown is None else "shown" if shown else "clear"
+            findings.append(Finding(exhibit, verdict, evidence, *texts))
+        return Report(tuple(findings), tuple(self.remarks), translation, noise)
