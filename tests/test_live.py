@@ -218,6 +218,9 @@ def test_an_update_is_timed(page):
 def test_it_fits_its_window(page, width):
     page.set_viewport_size({"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("scrollTo(0, 0)")
+    lowest = page.evaluate("Math.max(...['pad', 'log-px', 'elbo'].map(id => byId(id).getBoundingClientRect().bottom))")
+    assert lowest <= 740, "the numbers are not seen as one draws"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

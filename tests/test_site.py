@@ -198,8 +198,8 @@ FAINT = """scheme => {
 }"""
 # Code and formulas make most of a page's elements: as bare text they cost little time.
 BARE = """pattern => { for (const box of document.querySelectorAll(pattern)) box.replaceChildren(box.textContent); }"""
-# What the words of a page can break; the rest is the theme's, and the same on every page. Two of axe's rules take longer
-# than all others: MEASURE and FAINT stand for them, on every page.
+# What the words of a page can break; the rest is the theme's, and the same on every page. Two of axe's rules take
+# longer than all others: MEASURE and FAINT stand for them, on every page.
 BY_CONTENT = ["aria-hidden-focus", "definition-list", "dlitem", "empty-table-header", "frame-title", "image-alt",
               "link-name", "list", "listitem", "nested-interactive", "object-alt", "scrollable-region-focusable",
               "summary-name", "svg-img-alt", "td-headers-attr", "th-has-data-cells"]

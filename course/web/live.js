@@ -451,6 +451,13 @@ function ticks(context, canvas, screen) {
   }
 }
 
+function* warm() {  // the browser compiles what a stroke runs before there is one
+  for (const name of ["empty", "1", "4", "empty", "1", "4"]) {
+    viewOf(sketch(toMnist(PRESETS[name])));
+    yield 1;
+  }
+}
+
 function* makeMosaic() {
   const canvas = Object.assign(document.createElement("canvas"), {width: 448, height: 448});
   const context = canvas.getContext("2d"), tile = 2 * MAP / TILES;
@@ -629,6 +636,7 @@ const progress = words => share => { byId("status").textContent = `${words}: ${M
 (async () => {
   await inParts(prepareCoarse(), progress("The page gets ready. You can draw already"));
   mosaic = await inParts(makeMosaic());
+  await inParts(warm());
   state.ready = true;
   byId("page").removeAttribute("aria-busy");
   if (state.strokes.length) update(); else choose("4");
