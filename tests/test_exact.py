@@ -280,7 +280,8 @@ def test_directions_below_a_stated_variance_collapse():
     (DATA.numpy(), 2, None, TypeError, r"x: wanted a floating-point .* \(N, D\), got ndarray"),
     (DATA[0], 2, None, ValueError, r"x: .* got float64 of shape \(5,\)"),
     (DATA[:1], 2, 1.0, ValueError, r"x: wanted at least 2 points, got shape \(1, 5\)"),
-    (DATA[:, :1], 1, None, ValueError, r"x: wanted points of at least 2 numbers, or a stated variance, got"),
+    (DATA[:, :1], 1, None, ValueError, "x: wanted points of at least 2 numbers, or a stated variance, got"),
+    (DATA[:2, :1], 1, None, ValueError, "x: wanted points of at least 2 numbers, or a stated variance, got"),
     (DATA * math.nan, 2, None, ValueError, "x: wanted finite numbers"),
     (DATA, 0, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 0"),
     (DATA, 5, None, ValueError, "latent_dim: wanted an integer, 1 to 4, got 5"),
@@ -361,6 +362,12 @@ def test_a_linear_vae_has_the_models_joint_density_and_the_posteriors_means(log_
     mu, found = vae.encoder(images)
     close(mu, means, 1e-10)
     close(found, (-precision.diagonal().log() if log_var is None else log_var).expand(40, 3), 1e-12)
+
+
+def test_a_linear_vae_encodes_a_latent_without_effect_as_the_prior():
+    model = LinearGaussian(MODEL.weight * torch.tensor([1, 1, 0]), MODEL.bias, MODEL.variance)
+    for parameter in linear_vae(model).encoder(X.view(40, 1, 1, 5)):
+        close(parameter[:, 2].detach(), torch.zeros(40), 1e-12)
 
 
 # --- The nonlinear model
