@@ -144,7 +144,7 @@ def _comparable(value):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:
         value = torch.stack([_comparable(part) for part in value])
-    value = torch.as_tensor(value)
+    value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     if value.dtype == torch.bool or value.is_complex():
         raise TypeError(f"wanted real numbers, got {value.dtype}")
     return value.detach().double()
