@@ -435,6 +435,55 @@ def flow_in_between():
     return Flowing(), IMAGES, loss
 
 
+class TwoLayers(nn.Module):
+    """z2 to z1 to x, with a learned p(z1|z2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = DenseEncoder((1, 8, 8), (16,), 4), nn.Linear(4, 4)
+        self.prior, self.decoder = nn.Linear(2, 8), DenseDecoder((1, 8, 8), (16,), 4)
+
+
+def two_layers():
+    def loss(model, x):
+        mu, log_var = model.first(x)
+        z1 = reparameterize(mu, log_var)
+        above = model.second(z1).chunk(2, 1)
+        log_ratio = log_normal(z1, mu, log_var) - log_normal(z1, *model.prior(reparameterize(*above)).chunk(2, 1))
+        error = F.binary_cross_entropy_with_logits(model.decoder(z1), x, reduction="none").sum((1, 2, 3))
+        return (error + log_ratio + right_kl(*above).sum(1)).mean()
+    return TwoLayers(), IMAGES, loss, over_images(loss)
+
+
+def warm_up():
+    """The weight of the KL rises with a count of steps, and is 1 by now."""
+    vae = network("dense")
+    vae.steps = 999
+
+    def loss(model, x):
+        model.steps += 1
+        return made_of(reduce=lambda error, kl: (error + model.steps / 1000 * kl.sum(1)).mean())(model, x)
+    return vae, IMAGES, loss
+
+
+def beta_in_a_buffer():
+    vae = network("dense")
+    vae.register_buffer("beta", torch.tensor(2.0))
+    return vae, IMAGES, made_of(reduce=lambda error, kl: (error + vae.beta * kl.sum(1)).mean())
+
+
+def denoising():
+    def loss(model, x):
+        mu, log_var = model.encoder(x + 0.3 * torch.randn_like(x))
+        error = -model.likelihood.log_prob(x, model.decoder(reparameterize(mu, log_var)))
+        return (error + right_kl(mu, log_var).sum(1)).mean()
+    return network("dense"), IMAGES, loss, over_images(loss)
+
+
+def half_precision():
+    return network("dense").bfloat16(), IMAGES.bfloat16(), LOSS, over_images(LOSS), right_bound
+
+
 def drawn_kl():
     """The KL from one draw, log q - log p."""
     def loss(model, x):
@@ -459,4 +508,5 @@ ODD = (plain, plain_per_pixel, logits_in_rows, forward_returns_dict, trunk_and_h
        double, learned_variance, narrow_gaussian, beta_of_four, beta_of_a_quarter, declared_beta, free_bits, capacity,
        absolute_error, bits_drawn_in_the_loss, rescaled_in_the_loss, variance_of_each_pixel, distributions,
        standard_deviation, softplus_in_the_loss, log_std, maps, halves, encoder_draws_itself, clamped_heads,
-       heads_from_zero, collapsed, flow_in_between, drawn_kl, narrow_decoder, other_optimum)
+       heads_from_zero, collapsed, flow_in_between, two_layers, warm_up, beta_in_a_buffer,
+       denoising, half_precision, drawn_kl, narrow_decoder, other_optimum)

@@ -5,12 +5,13 @@ is measured and its loss is read as a formula (`readings`). Each fault is then a
 `of_loss`, `by_image`), which `report` prints with the texts in `exhibits`.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import torch
 from torch import nn
 
-from vae_lib.checkup.answers import NotReadable
+from vae_lib.checkup.answers import NotReadable, number_of
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import NEEDS
 from vae_lib.checkup.of_loss import agree, constants, read, shapes, translation, variance_of, weights
@@ -71,8 +72,9 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
     For Pyro's example: loss=lambda vae, x: Trace_ELBO().loss(vae.model, vae.guide, x). For pythae's models:
     loss=lambda vae, x: vae({"data": x}).loss.
     """
-    if beta is None and isinstance(getattr(model, "beta", None), (int, float)):
-        beta = float(model.beta)
+    if beta is None:
+        with suppress(NotReadable):
+            beta = number_of(getattr(model, "beta", None))
     x = first_distinct(images)
     drives = [drive for drive in (loss, lambda model, x: model(x), bound and (lambda model, x: bound(model, x, 2)),
                                   validation and (lambda model, x: validation(model, [x]))) if drive]

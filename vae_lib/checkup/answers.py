@@ -1,5 +1,6 @@
 """What encoders and decoders return, in many forms: the tensors that count, and the same form around other tensors."""
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -112,12 +113,18 @@ def output_part(answer, numel):
 
 
 def number_of(value):
-    """A loss as a float: a number, a tensor with one, or what holds it under `loss`; NotReadable for anything else."""
+    """A loss as a float: a number, a tensor with one, or what holds it under `loss`.
+
+    NotReadable for anything else, and for what is not finite.
+    """
     if isinstance(value, Mapping):
         value = value.get("loss")
     value = getattr(value, "loss", value)
     with suppress(TypeError, ValueError, RuntimeError):
-        return float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise NotReadable(f"it gave {number}")
+        return number
     raise NotReadable(f"wanted one number, got {type(value).__name__} "
                       f"{tuple(value.shape) if isinstance(value, Tensor) else ''}".rstrip())
 

@@ -19,6 +19,12 @@ FROM_LOG_VAR = {"log_var": lambda log_var: log_var, "log_std": lambda log_var: l
                 "std": lambda log_var: (log_var / 2).exp(), "variance": torch.exp}
 
 
+def numbers_in(model):
+    """Each module and the numbers among its attributes, such as a count of steps, and whether it trains."""
+    return [(module, {name: value for name, value in vars(module).items() if isinstance(value, (bool, int, float))})
+            for module in model.modules()]
+
+
 @contextmanager
 def preserved(model):
     """Afterwards the model's weights, gradients, buffers and modes, and the random streams, are as they were before.
@@ -27,9 +33,7 @@ def preserved(model):
     """
     tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     grads = [(weights, weights.grad, weights.requires_grad) for weights in model.parameters()]
-    modules = [(module, dict(module._buffers), {name: value for name, value in vars(module).items()
-                                                if isinstance(value, (bool, int, float))})
-               for module in model.modules()]
+    buffers, numbers = [(module, dict(module._buffers)) for module in model.modules()], numbers_in(model)
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = {tensor.device for tensor, _ in tensors if tensor.device.type == "cuda"}
     try:
@@ -38,9 +42,10 @@ def preserved(model):
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-        for module, buffers, numbers in modules:
-            module._buffers.update(buffers)
-            vars(module).update(numbers)
+        for module, kept in buffers:
+            module._buffers.update(kept)
+        for module, kept in numbers:
+            vars(module).update(kept)
         with torch.no_grad():
             for tensor, value in tensors:
                 if not torch.equal(tensor, value):
@@ -63,6 +68,7 @@ class Probe:
         rows = leading.numel()
         dims = next(dims for dims in range(1, output.dim() + 1) if output.shape[:dims].numel() == rows)
         self.output_shape = tuple(output.shape[dims:])
+        self.numbers = numbers_in(model)
         self.dtype = self.own_dtype = x.dtype
 
     def like(self, **changes):
@@ -97,6 +103,8 @@ class Probe:
             made = output(z) if callable(output) else z.new_full((*leading, *self.output_shape), output)
             return self.seams.output.put(made)
 
+        for module, numbers in self.numbers:
+            vars(module).update(numbers)
         if any(module.training is not training for module in self.model.modules()):
             self.model.train(training)
         reseed(seed, x.device)
@@ -112,10 +120,7 @@ class Probe:
 
     def value(self, function, **answers):
         """The number that `ask` gets: a float; NotReadable unless it is finite."""
-        number = number_of(self.ask(function, **answers)[0])
-        if not np.isfinite(number):
-            raise NotReadable(f"it gave {number}")
-        return number
+        return number_of(self.ask(function, **answers)[0])
 
     def encoded(self, x, training):
         """Mean and spread, as the encoder itself returns them for images x; NotReadable where it takes no such."""

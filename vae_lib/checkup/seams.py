@@ -118,4 +118,5 @@ def find_seams(model, x, drives, encode=None, decode=None):
         reasons.append(f"{', '.join(dict.fromkeys(call.name for call in calls)) or 'no part'} ran"
                        + (f"; {first_line(error)}" if error else ""))
     raise ValueError("model: wanted a VAE with a part that returns (mu, log_var) and one that turns z into an image; "
-                     f"name them with encode= and decode=. Found: {' / '.join(reasons)}")
+                     "name them with encode= and decode=, or give it methods encode(x) and decode(z). Found: "
+                     + " / ".join(reasons))
