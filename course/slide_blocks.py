@@ -173,10 +173,13 @@ def blocks_of_text(source, leads=False, whole=False):
             found.append(Block("equation", render([token]), lines=1.5 + 1.2 * token["raw"].count(r"\\")))
         elif kind == "list":
             found.append(listed(token, whole))
+        elif kind == "block_code":
+            found.append(lines_of("code", token["raw"].rstrip("\n"), coloured(token["raw"])))
         elif kind == "table":
             found.append(Block("table", render([token]), lines=1.2 * len(token["children"][1]["children"]) + 1))
         else:
-            raise ValueError(f"slides: wanted text, a list, a table or a formula, got {kind}: {plain([token])[:80]!r}")
+            raise ValueError("slides: wanted text, a list, a table, a formula or code, "
+                             f"got {kind}: {plain([token])[:80]!r}")
     return found
 
 

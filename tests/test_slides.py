@@ -137,6 +137,12 @@ def test_what_is_too_short_for_a_slide_stays_with_its_neighbour():
     assert "Words about" in found[-1][3][-1][0].html
 
 
+def test_code_between_words_is_code():
+    before, code, after = slide_blocks.blocks_of_text("Call it so:\n\n```python\nf(x)  # here\n\nf(y)\n```\n\nThen.")
+    assert before.kind == "text lead" and code.kind == "code" and after.kind == "text"
+    assert code.html == '<pre style="--letters: 12">f(x)  <span class="c1"># here</span>\n\nf(y)</pre>'
+
+
 def test_other_details_and_outputs_are_refused():
     with pytest.raises(ValueError, match="details: wanted"):
         slide_blocks.prediction("<details><summary>Hint</summary>A hint.</details>")

@@ -38,8 +38,8 @@ async function start() {
   fitFormulas(source);
   fitPictures(source);
   for (let high = tooHigh(source); high.length; high = tooHigh(source)) high.forEach(halve);
-  source.querySelectorAll(".code + .output").forEach(bringTail);
-  measure(source, LEVELS);
+  if ([...source.querySelectorAll(".code + .output")].filter(bringTail).length) tooHigh(source);
+  measure(source);
   const columns = [...source.children].map(column => [...column.children].flatMap(slidesOf));
   const slides = columns.flat();
   slides.forEach((slide, i) => slide.append(make("footer", "", `<span>${document.title}</span><span>${i + 1} / ${slides.length}</span>`)));
@@ -172,20 +172,29 @@ function setLevel(element, level) {
     element.style.setProperty(`--${name}`, name.startsWith("line") ? size : `${size}px`);
 }
 
-// Note the height in px of all blocks at some levels.
-function measure(source, levels) {
-  const blocks = [...source.querySelectorAll(".block")];
-  for (const block of blocks) heights.set(block, new Map());
-  for (const level of levels) {
-    setLevel(source, level);
-    for (const block of blocks) heights.get(block).set(level, block.getBoundingClientRect().height);
-  }
-  return blocks;
+// Note the height in px of all blocks at the smallest level, and return those that no slide can hold.
+function tooHigh(source) {
+  const blocks = [...source.querySelectorAll(".block")], level = LEVELS.at(-1);
+  setLevel(source, level);
+  for (const block of blocks) heights.set(block, new Map([[level, block.getBoundingClientRect().height]]));
+  return blocks.filter(block => heights.get(block).get(level) > HIGH && parts(block).length > 1);
 }
 
-// The blocks of several parts that no slide can hold.
-const tooHigh = source => measure(source, LEVELS.slice(-1)).filter(block =>
-  heights.get(block).get(LEVELS.at(-1)) > HIGH && parts(block).length > 1);
+// Note the height of all blocks at the other levels. That of code follows: so it is not laid out, which takes long.
+function measure(source) {
+  const blocks = [...source.querySelectorAll(".block")], smallest = LEVELS.at(-1);
+  const isTyped = block => block.matches(".code, .output");
+  const line = (block, level) => Math.max(24, Math.min(level.code, widest(block))) * level.lines;
+  source.classList.add("measured");
+  for (const level of LEVELS.slice(0, -1)) {
+    setLevel(source, level);
+    for (const block of blocks) {
+      const noted = heights.get(block), inside = noted.get(smallest) - 2 * smallest.inside;
+      noted.set(level, isTyped(block) ? inside * line(block, level) / line(block, smallest) + 2 * level.inside + 1
+        : block.getBoundingClientRect().height);
+    }
+  }
+}
 
 const parts = block => block.querySelector("pre") ? block.querySelector("pre").innerHTML.split("\n")
   : [...block.querySelectorAll("tbody > tr, li")];
@@ -211,17 +220,21 @@ function halve(block) {
   block.after(second);
 }
 
-// Where code and its output have no room on one slide: let the end of the code, from an empty line on, go with the output.
+// Where code and its output have no room on one slide: let the end of the code go with the output, from an empty
+// line on or else from a statement at the margin.
 function bringTail(output) {
   const code = output.previousElementSibling, part = [code, output].map(block => ({ heights: heights.get(block) }));
   const over = height(part, LEVELS.at(-1)) - HIGH, lines = parts(code), line = part[0].heights.get(LEVELS.at(-1)) / lines.length;
-  const start = lines.findLastIndex((text, i) => !text && (i + 1) * line > over && i >= lines.length / 3);
-  if (over <= 0 || start < 0) return;
+  const last = kind => code.textContent.trimEnd().split("\n").findLastIndex((text, i) =>
+    kind.test(text) && (i + 1) * line > over && i >= lines.length / 3);
+  const blank = last(/^$/), start = blank < 0 ? last(/^(?!\s|[)\]}]|el|except|finally)/) : blank;
+  if (over <= 0 || start < 0) return false;
   const tail = code.cloneNode(true);
   type(code, lines.slice(0, start));
-  type(tail, lines.slice(start + 1));
+  type(tail, lines.slice(start + !lines[start]));
   tail.dataset.continued = "yes";
   code.after(tail);
+  return true;
 }
 
 const height = (part, level) => part.reduce((sum, block) => sum + block.heights.get(level), level.gap * (part.length - 1));
