@@ -137,23 +137,23 @@ class Page:
     def space(self, names):
         """What the set-up imports, and these names. The checks in it are those that count."""
         torch.set_default_dtype(torch.float32)
-        imported = {}
-        exec(self.set_up, imported)
-        return imported | names | {name: partial(self.only, getattr(checks, name)) for name in CHECKS}
+        space = {}
+        exec(self.set_up, space)
+        space |= {name: copy.deepcopy(made) if isinstance(made, nn.Module) else made for name, made in names.items()}
+        return space | {name: partial(self.only, getattr(checks, name)) for name in CHECKS}
 
     def run(self, i):
-        """The names of part i's space, after its body was run."""
+        """The names of part i's space, after it was run."""
         if i not in self.spaces:
-            read = {name: self.run(maker)[name] for name, maker in self.makers[i].items()}
-            space = self.space({name: copy.deepcopy(made) if isinstance(made, nn.Module) else made
-                                for name, made in read.items()})
+            space = self.space({name: self.run(maker)[name] for name, maker in self.makers[i].items()})
             torch.manual_seed(self.seeds[i])
-            exec(self.parts[i].body, space)
+            for source in self.parts[i]:
+                exec(source, space)
             self.spaces[i] = space
         return self.spaces[i]
 
     def prove(self, i):
-        """Run part i with its check, which raises AssertionError if its equation does not hold."""
+        """Run part i, and its check in any case. AssertionError if its equation does not hold."""
         exec(self.parts[i].proof, self.space(self.run(i)))
 
     def only(self, check, number, *sides, **options):
