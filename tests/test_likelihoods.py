@@ -170,3 +170,16 @@ def test_a_learned_variance_is_said_without_a_warning_and_where_float32_would_ro
 def test_a_variance_that_is_none_is_refused(likelihood, variance):
     with pytest.raises(ValueError, match="variance: wanted a positive finite number, got"):
         likelihood(variance)
+
+
+def test_a_draw_with_a_learned_variance_is_that_with_the_same_one_fixed():
+    seeded = lambda: torch.Generator().manual_seed(3)
+    learned = LearnedVarianceGaussian(0.25).double()
+    torch.testing.assert_close(learned.sample(OUTPUT, seeded()), Gaussian(0.25).sample(OUTPUT, seeded()))
+    assert LearnedVarianceGaussian().variance == 1
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01])
+def test_measuring_refuses_pixels_that_no_bernoulli_takes(value):
+    with pytest.raises(ValueError, match=r"x: wanted values in \[0, 1\] for a Bernoulli"):
+        held_out_elbo(dense_vae((1, 4, 4), (), 2), torch.full((2, 1, 4, 4), value))
