@@ -447,6 +447,8 @@ def test_nonlinear_posterior_density_integrates_to_one_and_broadcasts_with_the_b
     sheet = WAVY.elbo(SCALARS[0], MEANS[:, None], LOG_VARS)
     assert sheet.shape == (6, 6)
     close(sheet[2, 1], WAVY.elbo(SCALARS[0], MEANS[2], LOG_VARS[1]), 1e-12)
+    gaps = WAVY.kl_to_posterior(SCALARS[0], MEANS[:, None], LOG_VARS)
+    close(sheet + gaps, WAVY.log_px(SCALARS[:1]).expand(6, 6), 1e-9)
 
 
 @pytest.mark.parametrize("model, decode", [(WAVY, lambda z: z + 1.5 * np.sin(2 * z)), (SQUARE, np.square)])
@@ -554,6 +556,7 @@ def test_no_draw_is_refused(model):
     ("log_px", (SCALARS[:, None],), r"x: wanted .* shape \(N\), got float64 of shape \(6, 1\)"),
     ("posterior_density", (SCALARS[0],), r"x: wanted .* shape \(N\), got float64 of shape \(\)"),
     ("best_gaussian_q", (SCALARS * math.nan,), "x: wanted finite numbers, got NaN"),
+    ("best_gaussian_q", (SCALARS[:, None],), r"x: wanted .* shape \(N\), got float64 of shape \(6, 1\)"),
     *((method, tuple(values * (math.inf if name == bad else 1) for name, values in
                      (("x", SCALARS), ("mu", MEANS), ("log_var", LOG_VARS))), f"^{bad}: wanted finite numbers")
       for method in ("elbo", "kl_to_posterior") for bad in ("x", "mu", "log_var")),
