@@ -12,7 +12,7 @@ import torch
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import by_image
 from vae_lib.checkup.of_model import LOG_VARS, near
-from vae_lib.checkup.readings import ErrorTerm, KLTerm, read_error, read_kl
+from vae_lib.checkup.readings import ErrorTerm, KLTerm, read_error, read_kl, read_mu2
 from vae_lib.loss_translator import Translation
 
 
@@ -35,11 +35,12 @@ class Reading(NamedTuple):
         return self.error.form.startswith("cross entropy")
 
 
-def ratio_of(probe, function):
+def ratio_of(probe, function, form, drawn):
     """The weight of the KL divided by that of the error; None where a loss does not take images of that size."""
     try:
-        error = read_error(probe, function)
-        return 2 * read_kl(probe, function, error.at).mu2 / error.weight
+        error = read_error(probe, function, form)
+        mu2 = read_kl(probe, function, error.at).mu2 if drawn else read_mu2(probe, function, error.at)
+        return 2 * mu2 / error.weight
     except NotReadable:
         return None
 
@@ -58,7 +59,7 @@ def read(probe, function):
     sizes = {"batch": probe.like(x=x[:len(x) // 2]),
              "latents": probe.like(latent_shape=(2 * probe.latent_shape[0], *probe.latent_shape[1:])),
              "pixels": probe.like(x=torch.cat([x, x], along), output_shape=doubled(probe.output_shape, along))}
-    found = {name: ratio_of(changed, function) for name, changed in sizes.items()}
+    found = {name: ratio_of(changed, function, error.form, kl.drawn) for name, changed in sizes.items()}
     moves = {name: value and (ratio / value if name == "batch" else value / ratio) for name, value in found.items()}
     return Reading(error, kl, "", ratio, moves)
 
