@@ -242,7 +242,7 @@ def pictures(output):
     still, found = Image.open(io.BytesIO(png)), []
     for i, words in enumerate(alt.splitlines()):
         height, tile = still.height // len(alt.splitlines()), io.BytesIO()
-        still.crop((0, i * height + HEADING, still.width, (i + 1) * height)).save(tile, format="png", optimize=True)
+        still.crop((0, i * height + HEADING, still.width, (i + 1) * height)).save(tile, format="png")
         name, words = words.split(": ", 1)
         found.append(picture(tile.getvalue(), words, caption=name))
     return found

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -53,6 +53,11 @@ MEASURE = """() => Reveal.configure({ viewDistance: 1000 }) ?? Reveal.getSlides(
 })"""
 
 
+@cache
+def cells_of(path):
+    return nbformat.read(path, as_version=4).cells
+
+
 def cell(source, kind="markdown", slide_type=None):
     made = nbformat.v4.new_markdown_cell(source) if kind == "markdown" else nbformat.v4.new_code_cell(source)
     if slide_type:
@@ -97,7 +102,7 @@ def test_the_speaker_has_what_the_slide_leaves_out():
 
 def test_the_question_of_a_vote_is_whole():
     for path in PAGES:
-        for each in nbformat.read(path, as_version=4).cells:
+        for each in cells_of(path):
             if each.cell_type == "markdown" and "<details>" in each.source:
                 found = slide_blocks.prediction(each.source)
                 options = next(i for i, block in enumerate(found) if block.kind == "list options")
@@ -155,13 +160,13 @@ def test_other_details_and_outputs_are_refused():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_cell_has_a_stored_slide_type(path):
     known = {"slide", "subslide", "fragment", "-", "skip", "notes"}
-    for each in nbformat.read(path, as_version=4).cells:
+    for each in cells_of(path):
         assert each.metadata.get("slideshow", {}).get("slide_type") in known, each.source[:80]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_explorers_are_cut_between_their_pictures(path):
-    for each in nbformat.read(path, as_version=4).cells:
+    for each in cells_of(path):
         for output in each.get("outputs", []):
             if output.output_type == "execute_result":
                 cut = slide_blocks.pictures(output)
@@ -243,7 +248,7 @@ def test_numbers_and_pictures_of_the_page_are_in_its_deck(path, measured, folder
     tags = {tag for slide in measured[path.stem][0] for tag in slide["tags"]}
     assert {f"({number})" for number in pages.equations(path)} <= tags
     html = (folder / f"{path.stem}.html").read_text(encoding="utf-8")
-    for each in nbformat.read(path, as_version=4).cells:
+    for each in cells_of(path):
         for output in each.get("outputs", []):
             if output.output_type == "display_data" and "image/png" in output.data:
                 assert html.count("".join(output.data["image/png"].split())) == 1
@@ -271,7 +276,7 @@ def test_no_sentence_of_the_page_is_lost_and_none_both_shown_and_said(path, meas
     sizes = measured[path.stem][0]
     told = [(words(slide["body"]), words(slide["notes"])) for slide in sizes]
     everything = " ".join(text for pair in told for text in pair)
-    cells = nbformat.read(path, as_version=4).cells
+    cells = cells_of(path)
     for each, kind in zip(cells, slides.slide_types(cells), strict=True):
         if each.cell_type == "code" or kind == "skip":
             continue
