@@ -314,7 +314,9 @@ def test_printed_each_slide_is_a_page(screen, folder, measured):
         screen.wait_for_selector(".pdf-page")
         printed = screen.evaluate("""() => [...document.querySelectorAll(".pdf-page")].map(page => {
           const sheet = page.getBoundingClientRect(), footer = page.querySelector("footer").getBoundingClientRect();
-          return footer.top > sheet.top + 1000 && footer.bottom <= sheet.bottom && footer.right <= sheet.right;
+          const blocks = [...page.querySelectorAll("h2, .block")].map(block => block.getBoundingClientRect());
+          return blocks.every(box => box.left >= 40 && box.right <= 1880 && box.bottom <= footer.top)
+            && footer.top > sheet.top + 1000 && footer.bottom <= sheet.bottom && footer.right <= sheet.right;
         })""")
         pdf = screen.pdf(prefer_css_page_size=True)
     assert printed == [True] * len(measured["A_the_article"][0])
