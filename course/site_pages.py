@@ -44,11 +44,13 @@ def ledger():
 def library():
     """The public functions and classes of each module of the library, with their docstrings."""
     found = []
-    for path in sorted(Path("vae_lib").glob("[!_]*.py")):
+    modules = {path.stem: path for path in Path("vae_lib").glob("[!_]*.py")}
+    modules |= {path.parent.name: path for path in Path("vae_lib").glob("*/__init__.py")}
+    for name, path in sorted(modules.items()):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         members = [member(node) for node in tree.body
                    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
-        found.append({"name": path.stem, "doc": words(tree), "members": members})
+        found.append({"name": name, "doc": words(tree), "members": members})
     return found
 
 
