@@ -119,6 +119,8 @@ FIGURES = (
            "With more samples IWAE's gradient is lost in noise, DReG's is not."),
     Figure("12_training_on_the_bound", "073fa940", "flow", "A flow learns a density with a hole."),
     Figure("12_training_on_the_bound", "bound-60", "samples", "Samples of three models.", digits=True),
+    Figure("13_bug_museum", "museum-losses-figure", "reductions", "What wrong reductions lead to.", digits=True),
+    Figure("13_bug_museum", "museum-noise-figure", "record", "A record that is none: noise that the KL does not know."),
 )
 
 
