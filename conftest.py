@@ -6,3 +6,8 @@ run.settle_environment(one_thread=True)  # before anything imports torch or star
 
 def pytest_configure(config):
     config.option.nbval_sanitize_with = str(config.rootpath / config.option.nbval_sanitize_with)
+
+
+def pytest_collection_finish(session):
+    """Count what the tests cover, not what pages run: nbval would count in each kernel, for 5 seconds a notebook."""
+    session.config.option.cov_source = None
