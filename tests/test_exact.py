@@ -474,6 +474,18 @@ def test_best_gaussian_q_equals_a_numerical_search(model, decode):
     assert (model.elbo(x, mu, log_var + 0.01) < elbo).all()
 
 
+def test_the_search_for_the_best_gaussian_q_starts_at_quantiles_of_the_posterior_with_six_widths():
+    straight = NonlinearModel(lambda z: 0.8 * z - 0.3, 0.25)
+    std = (0.25 / 0.89) ** 0.5
+    quantiles = torch.from_numpy(norm.ppf((np.arange(41) + 0.5) / 41))[:, None]
+    starts = straight._starts(SCALARS)
+    assert starts.shape == (6, 41, 6, 2)
+    step = straight.grid[1] - straight.grid[0]
+    assert ((starts[..., 0] - (0.8 * (SCALARS + 0.3) / 0.89 + std * quantiles)).abs() < 1.01 * step).all()
+    widths = std * torch.tensor([1.0, 0.7, 0.5, 0.25, 0.12, 0.06], dtype=torch.float64)
+    close(starts[..., 1], 2 * widths.log()[:, None, None].expand(6, 41, 6), 1e-9)
+
+
 def test_best_gaussian_q_chooses_one_of_two_modes():
     x = torch.tensor([2.0], dtype=torch.float64)
     mu, log_var = SQUARE.best_gaussian_q(x)

@@ -78,7 +78,7 @@ class LinearGaussian:
         factor = torch.linalg.cholesky(covariance)
         whitened = torch.linalg.solve_triangular(factor.mT, residual, upper=True, left=False)
         log_determinant = 2 * factor.diagonal().log().sum()
-        return -0.5 * ((whitened**2).sum(-1) + log_determinant + self.data_dim * math.log(2 * math.pi))
+        return -0.5 * ((whitened**2).sum(1) + log_determinant + self.data_dim * math.log(2 * math.pi))
 
     def precision(self):
         """The posterior's inverse covariance I + weight^T weight / variance, the same for every x: (k, k)."""
@@ -101,7 +101,7 @@ class LinearGaussian:
         """
         x = float64("x", x, "N", self.data_dim)
         mu, log_var = (float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
-        squared_error = ((x - mu @ self.weight.mT - self.bias) ** 2).sum(-1)
+        squared_error = ((x - mu @ self.weight.mT - self.bias) ** 2).sum(1)
         spread = log_var.exp() @ (self.weight**2).sum(0)
         constant = self.data_dim * math.log(2 * math.pi * self.variance)
         log_px_given_z = -0.5 * ((squared_error + spread) / self.variance + constant)
@@ -115,8 +115,8 @@ class LinearGaussian:
         mu, log_var = (float64(*named, "N", self.latent_dim) for named in (("mu", mu), ("log_var", log_var)))
         precision, distance = self.precision(), mu - self.posterior(x)[0]
         trace = log_var.exp() @ precision.diagonal()
-        squared_distance = ((distance @ precision) * distance).sum(-1)
-        return 0.5 * (trace + squared_distance - self.latent_dim - precision.logdet() - log_var.sum(-1))
+        squared_distance = ((distance @ precision) * distance).sum(1)
+        return 0.5 * (trace + squared_distance - self.latent_dim - precision.logdet() - log_var.sum(1))
 
     def best_diagonal_q(self, x):
         """The diagonal Gaussian that minimises KL(q || p(z|x)): same mean, inverse diagonal of the precision.
@@ -231,7 +231,7 @@ class NonlinearModel:
             curvatures, axes = torch.linalg.eigh(hessian)
             ascent = axes @ ((axes.mT @ gradient[..., None]) / curvatures.abs().clamp_min(1e-6)[..., None])
             q = self._highest(xs, q + fractions * ascent[..., 0].clamp(-2, 2))
-        return self._highest(x, q.reshape(len(starts), -1, 2)).unbind(-1)
+        return self._highest(x, q.reshape(len(starts), -1, 2)).unbind(1)
 
     @torch.no_grad()
     def _highest(self, x, candidates):
@@ -245,7 +245,7 @@ class NonlinearModel:
         mass = self.posterior_density(x) * (self.grid[1] - self.grid[0])
         std = (mass @ self.grid**2 - (mass @ self.grid) ** 2).sqrt()
         levels = (torch.arange(41).to(mass) + 0.5) / 41
-        mu = self.grid[torch.searchsorted(mass.cumsum(-1), levels.repeat(len(x), 1))].T
+        mu = self.grid[torch.searchsorted(mass.cumsum(1), levels.repeat(len(x), 1))].T
         widths = [2 * (scale * std).log().expand_as(mu) for scale in (1.0, 0.7, 0.5, 0.25, 0.12, 0.06)]
         return torch.stack([torch.stack([mu, log_var], -1) for log_var in widths])
 

@@ -59,17 +59,17 @@ class Mixture:
         residual = float64("x", x, "N", self.means.shape[1])[:, None] - self.means
         eps = torch.linalg.solve_triangular(self._factors, residual.permute(1, 2, 0), upper=False).mT
         log_px_given_z = log_normal(eps, torch.zeros_like(eps), torch.zeros_like(eps)).mT
-        log_determinants = self._factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_determinants = self._factors.diagonal(dim1=-2, dim2=-1).log().sum(1)
         log_weights = self.weights.clamp_min(TINY).log().where(self.weights > 0, -torch.inf)
         return log_weights + log_px_given_z - log_determinants
 
     def log_px(self, x):
         """log p(x) = log sum_k p(x, z = k). Shapes: (N, D) to (N,)."""
-        return self.log_joint(x).logsumexp(-1)
+        return self.log_joint(x).logsumexp(1)
 
     def responsibilities(self, x):
         """The E step: the posterior p(z = k|x). Shapes: (N, D) to (N, K). Equation (3.2); PRML 9.13."""
-        return self.log_joint(x).softmax(-1)
+        return self.log_joint(x).softmax(1)
 
     def elbo(self, x, q):
         """The ELBO of any q, sum_k q_k (log p(x, z = k) - log q_k). Shapes: (N, D) and (N, K) to (N,).
@@ -78,16 +78,16 @@ class Mixture:
         """
         log_joint = self.log_joint(x)
         q = distributions("q", q, *log_joint.shape)
-        return (q * (log_joint.where(q > 0, 0.0) - q.clamp_min(TINY).log())).sum(-1)
+        return (q * (log_joint.where(q > 0, 0.0) - q.clamp_min(TINY).log())).sum(1)
 
     def kl_to_posterior(self, x, q):
         """KL(q || p(z|x)), a sum over components; 0 or more, up to rounding. Shapes: (N, D) and (N, K) to (N,).
 
         The gap of equation (3.1), where it is averaged over the points.
         """
-        log_pz_given_x = self.log_joint(x).log_softmax(-1)
+        log_pz_given_x = self.log_joint(x).log_softmax(1)
         q = distributions("q", q, *log_pz_given_x.shape)
-        return (q * (q.clamp_min(TINY).log() - log_pz_given_x.where(q > 0, 0.0))).sum(-1)
+        return (q * (q.clamp_min(TINY).log() - log_pz_given_x.where(q > 0, 0.0))).sum(1)
 
     def em_step(self, x, min_variance=1e-6):
         """A new Mixture, one E step and one M step on: the mean of log p(x) over x never falls. Equation (3.4)."""
