@@ -10,7 +10,8 @@ import pytest
 import torch
 from correct_models import minus_elbo, minus_elbo_of_all
 from exhibits import IMAGES, LATENTS, NETWORKS, PIXELS, log_w_of, made_of, network, over_images, right_bound, right_kl
-from odd_models import GREY, Plain, TrunkAndHeads, encoder_draws_itself, halves, log_std
+from odd_models import GREY, Plain, Softplus, TrunkAndHeads, encoder_draws_itself, halves, log_std
+from published_forms import InForward, SpreadFirst, cross_entropy
 from torch import nn
 from torch.nn import functional as F
 
@@ -149,6 +150,52 @@ def test_a_bound_of_either_sign_or_for_each_image_is_read():
     assert any("log 16" in remark for remark in report.remarks)  # the second drops log k
 
 
+def test_faults_are_found_between_the_layers_of_one_forward():
+    model = InForward()
+    model.draw = lambda mu, log_var: mu + log_var.exp() * torch.randn_like(mu)
+    assert shown(model, loss=cross_entropy) == ["std_as_variance"]
+    model.fc21.register_forward_hook(lambda module, inputs, answer: answer.relu())
+    assert shown(model, loss=cross_entropy) == ["std_as_variance", "relu_on_heads"]
+
+
+@pytest.mark.parametrize("kl", [lambda mu, log_var: -right_kl(mu, log_var),
+                                lambda mu, log_var: right_kl(mu, log_var) - mu**2])
+@pytest.mark.parametrize("likelihood, images", [(None, IMAGES), (Gaussian(0.3), GREY)])
+def test_a_sign_in_the_kl_is_caught(kl, likelihood, images):
+    report = checkup(network("dense", likelihood), images, loss=made_of(kl=kl))
+    assert report.shown == ["kl_half_at_prior"] and "without any lowest value" in str(report)
+
+
+def test_a_mean_over_pixels_is_caught_beside_a_kl_of_the_whole_batch():
+    loss = made_of(error=lambda model, x, output: F.mse_loss(output, x),
+                   reduce=lambda error, kl: error + kl.sum())
+    assert shown(loss=loss) == ["loss_summed_over_batch", "mean_mse_summed_kl"]
+
+
+def test_two_sigmoids_are_caught_where_the_output_has_settled_at_black():
+    vae = network("dense")
+    nn.init.constant_(vae.decoder.to_output.bias, -9.0)
+    nn.init.zeros_(vae.decoder.to_output.weight)
+    vae.decoder = nn.Sequential(vae.decoder, nn.Sigmoid())
+    assert shown(vae, loss=made_of()) == ["sigmoid_twice"]
+
+
+def test_logits_that_happen_to_lie_between_0_and_1_are_no_probabilities():
+    vae = network("dense")
+    nn.init.zeros_(vae.decoder.to_output.weight)
+    nn.init.uniform_(vae.decoder.to_output.bias, 0.0, 1.0)
+    assert shown(vae, loss=made_of()) == []
+
+
+def test_a_wrong_draw_from_a_standard_deviation_is_caught_by_the_kl():
+    def loss(model, x):
+        mu, std = model.encode(x.flatten(1))
+        output = model.decode(mu + std**2 * torch.randn_like(std))
+        kl = 0.5 * (mu**2 + std**2 - 2 * std.log() - 1).sum(1)
+        return (F.binary_cross_entropy(output, x.flatten(1), reduction="none").sum(1) + kl).mean()
+    assert shown(Softplus(), loss=loss) == ["std_as_variance"]
+
+
 def test_validation_at_the_beta_that_is_meant_is_no_fault():
     half = made_of(reduce=lambda error, kl: (error + 0.5 * kl.sum(1)).mean())
     assert shown(loss=half, validation=over_images(half), beta=0.5) == []
@@ -191,6 +238,51 @@ def test_a_fault_comes_with_evidence_cure_and_section():
         "  Evidence: a latent costs +1 mu^2 +1 exp(log_var) -1 log_var and a constant; beta = 2.",
         "  What to do: Use 1/2 (mu^2 + sigma^2 - log sigma^2 - 1). If twice the KL is meant, say beta=2.",
         "  Explained in 04_gaussian_kl.ipynb#One-latent:-three-integrals"]
+
+
+def test_coefficients_of_the_kl_are_in_nats_if_a_nat_is_known():
+    twice = lambda model, x: 20 * made_of(kl=lambda mu, log_var: 2 * right_kl(mu, log_var))(model, x)
+    known = "a latent costs +1 mu^2 +1 exp(log_var) -1 log_var and a constant; beta = 2"
+    for likelihood, images in ((None, IMAGES), (Gaussian(0.3), GREY)):
+        assert known in str(checkup(network("dense", likelihood), images, twice))
+    of_error = made_of(error=lambda model, x, output: 7 * ((x - output) ** 2).sum((1, 2, 3)))
+    assert "-0.5 log_var and a constant, in units of the loss; 2 s2 beta" in str(checkup(Plain(), GREY, plain_sse))
+    assert "in units of the loss" in str(checkup(network("dense"), GREY, of_error))
+
+
+def plain_sse(model, x):
+    output, mu, log_var = model(x)
+    return ((output - x.flatten(1)) ** 2).sum(1).mean() + right_kl(mu, log_var).sum(1).mean()
+
+
+@pytest.mark.parametrize("loss, images, remark", [
+    (lambda model, x: -made_of()(model, x), IMAGES, "the loss falls as the error grows"),
+    (made_of(), 2 * IMAGES - 1, "pixels from -1 to 1 enter a cross entropy, which wants 0 to 1"),
+    (made_of(reduce=lambda error, kl: error.sum() + kl.sum(1).mean()), IMAGES, "= 0.125 times the KL, for a batch of 8"),
+])
+def test_what_is_worth_knowing_is_said(loss, images, remark):
+    assert remark in str(checkup(network("dense"), images, loss=loss))
+
+
+def test_a_forward_that_copies_at_the_mean_says_nothing_of_the_noise_in_training():
+    model = InForward()
+    model.draw = lambda mu, log_var: mu + 0 * log_var
+    assert shown(model, loss=cross_entropy) == ["noise_std"]
+    model = Plain()
+    model.forward = lambda x: model.decode(model.encode(x.flatten(1))[0])
+    report = checkup(model, IMAGES)
+    said = {found.exhibit: found.evidence for found in report.with_verdict("not examined")}
+    assert not report.shown and "only a loss tells how training draws z" in said["noise_std"]
+    assert said["eval_returns_mu"] == "z is mu itself in training too" and all(said.values())
+
+
+def test_weights_that_are_nan_are_said_and_the_loss_is_read_all_the_same():
+    model = network("dense")
+    model.encoder.to_mu.weight.data[0, 0] = torch.nan
+    report = checkup(model, IMAGES, made_of())
+    said = {found.exhibit: found.evidence for found in report.with_verdict("not examined")}
+    assert "some weights are NaN" in str(report) and report.translation.beta == pytest.approx(1)
+    assert said["relu_on_heads"] == "the encoder returns NaN for mu" and not report.shown
 
 
 def test_text_dict_and_table_hold_the_same():
@@ -243,6 +335,19 @@ def test_the_model_and_the_random_streams_are_as_before(loss):
     before = state(vae)
     checkup(vae, IMAGES, loss, minus_elbo_of_all, right_bound)
     assert_same(before, state(vae))
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.* is deprecated")
+def test_scripted_and_compiled_parts_are_examined_and_a_scripted_model_is_refused():
+    model = SpreadFirst()
+    model.encoder, model.decoder = torch.jit.script(model.encoder), torch.jit.script(model.decoder)
+    model.decoder.eval()
+    before = state(model)
+    assert checkup(model, IMAGES, cross_entropy).translation.beta == pytest.approx(1)
+    assert_same(before, state(model))
+    assert not checkup(torch.compile(SpreadFirst()), IMAGES, cross_entropy).shown
+    with pytest.raises(ValueError, match="a scripted model hides its parts"):
+        checkup(torch.jit.trace(SpreadFirst(), IMAGES, check_trace=False), IMAGES, cross_entropy)
 
 
 def test_a_counter_in_the_model_is_set_back():
@@ -306,6 +411,20 @@ def test_parts_can_be_named():
     loss = lambda model, x: minus_elbo(model.net, x) + 0 * model.other(x)[0].sum()
     report = checkup(Renamed(), IMAGES, loss, encode="net.encoder", decode="net.decoder")
     assert not report.shown and report.translation.beta == pytest.approx(1)
+    named = checkup(InForward(), IMAGES, cross_entropy, encode="fc21, fc22", decode="fc3, fc4")
+    assert named.as_dict() == checkup(InForward(), IMAGES, cross_entropy).as_dict()
+
+
+class HiddenTwiceTheCode(nn.Module):
+    """A plain autoencoder, with layers that have as many units as mu and log_var would."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 4))
+        self.decoder = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 64))
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
 
 
 def test_a_second_answer_can_be_named():
@@ -326,6 +445,10 @@ def test_a_second_answer_can_be_named():
     ({"beta": 0}, ValueError, "beta: wanted a positive finite number, got 0"),
     ({"seed": -1}, ValueError, "seed: wanted an integer, 0 or more, got -1"),
     ({"model": dense_ae((1, 8, 8), (16,), 4)}, ValueError, r"model: wanted a VAE with a part that returns \(mu, log"),
+    ({"model": HiddenTwiceTheCode(), "images": IMAGES.flatten(1)}, ValueError, "model: wanted a VAE with a part that"),
+    ({"model": network("dense").to("meta")}, ValueError, "model: wanted weights with numbers, got .* on the device"),
+    ({"images": IMAGES.to("meta")}, ValueError, "images: wanted numbers, got a tensor on the device meta"),
+    ({"encode": "to_mu, to_spread"}, ValueError, "encode: wanted the name of a part of the model, got 'to_mu, to_spr"),
     ({"encode": "inference"}, ValueError, "encode: wanted the name of a part of the model, got 'inference'"),
     ({"images": IMAGES[:, :, :4]}, ValueError, "Found: .* wanted images of shape"),
 ])
@@ -337,6 +460,7 @@ def test_bad_arguments_are_refused(given, error, said):
 @pytest.mark.parametrize("loss, reason", [
     (lambda model, x: model(x)[0], "wanted one number, got Tensor (8, 1, 8, 8)"),
     (lambda model, x: minus_elbo(model, x) * float("nan"), "it gave nan"),
+    (lambda model, x: {"total": minus_elbo(model, x)}, "wanted one number, got dict without the key 'loss'"),
     (lambda model, x: minus_elbo(model, x).backward(), "it asks for gradients"),
     (lambda model, x: 0 * minus_elbo(model, x), "it does not depend on the decoder's output"),
     (lambda model, x: minus_elbo(model, x) if x.std() > 2 else 1 / 0, "it raised ZeroDivisionError"),

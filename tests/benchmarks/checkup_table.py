@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from correct_models import CORRECT  # noqa: E402
 from exhibits import IMAGES, NETWORKS, exhibit  # noqa: E402
 from odd_models import ODD  # noqa: E402
+from published_forms import PUBLISHED  # noqa: E402
 
 from vae_lib.checkup import checkup  # noqa: E402
 from vae_lib.checkup.exhibits import EXHIBITS  # noqa: E402
@@ -28,7 +29,7 @@ def of_exhibit(name, kind):
     return ", ".join(["caught" if name in shown else "missed", *(f"false: {other}" for other in others)])
 
 
-MODELS = CORRECT | {odd.__name__.replace("_", " "): odd for odd in ODD}
+MODELS = CORRECT | {odd.__name__.replace("_", " "): odd for odd in ODD + PUBLISHED}
 
 
 def line_of_exhibit(name):

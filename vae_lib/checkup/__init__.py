@@ -14,9 +14,10 @@ from torch import nn
 from vae_lib.checkup.answers import NotReadable, number_of
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import NEEDS
-from vae_lib.checkup.of_loss import agree, constants, read, shapes, translation, variance_of, weights
+from vae_lib.checkup.keeping import preserved
+from vae_lib.checkup.of_loss import agree, constants, fits, read, shapes, translation, variance_of, weights
 from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, returns_mu, squashed
-from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, preserved
+from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, located
 from vae_lib.checkup.report import Results
 from vae_lib.checkup.seams import find_seams
 from vae_lib.guards import integer, one_of, optional, positive, takes, tensor
@@ -26,6 +27,8 @@ AT_LEAST = 8
 
 def images_for(name, value):
     """The images; TypeError or ValueError unless there are 8 different ones, floats."""
+    if isinstance(value, torch.Tensor) and value.is_meta:
+        raise ValueError(f"{name}: wanted numbers, got a tensor on the device meta, which holds none")
     rows = isinstance(value, torch.Tensor) and value.dim() == 2
     tensor(name, value, "N", *(("D",) if rows else ("C", "H", "W")), at_least=AT_LEAST)
     different = len(value[:500].unique(dim=0))
@@ -42,10 +45,13 @@ def function(name, value):
 
 
 def module(name, value):
-    """The model; TypeError unless it is a torch.nn.Module."""
+    """The model, as it was before torch.compile; TypeError or ValueError unless it is a Module with weights."""
     if not isinstance(value, nn.Module):
         raise TypeError(f"{name}: wanted a torch.nn.Module that encodes and decodes, got {type(value).__name__}")
-    return value
+    for part, parameter in value.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(f"{name}: wanted weights with numbers, got {part} on the device meta, which holds none")
+    return getattr(value, "_orig_mod", value)
 
 
 @takes(model=module, images=images_for, loss=function, validation=function, bound=function,
@@ -56,7 +62,8 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
 
     model       any torch.nn.Module in which one part returns mu and the spread of q(z|x), and another turns z into an
                 image. They are found by watching one run; `encode` and `decode` name them where that does not succeed,
-                as in encode="net.inference"
+                as in encode="net.inference"; of two parts that return mu and the spread encode="fc_mu, fc_var", of
+                several that z passes through the first and the last, decode="fc3, fc4"
     images      (N, C, H, W) or (N, D), floats as training sees them, 8 different ones or more, on the model's device
     loss        loss(model, x): the number that training minimises for a batch x
     validation  validation(model, batches): the number reported for a list of batches
@@ -83,13 +90,13 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
         torch.manual_seed(seed)
         before = [weights.detach().clone() for weights in model.parameters()]
         with torch.no_grad():
-            seams = find_seams(model, x, drives, encode, decode)
-        if any(not torch.equal(one, other) for one, other in zip(before, model.parameters())):
+            seams = find_seams(model, x, drives, encode, decode, partial(located, model, x))
+        if any(not torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in zip(before, model.parameters())):
             raise ValueError("loss: wanted a function that computes the loss, got one that changes the weights")
         known = spread or seams.posterior.spread
         probe = in_double(Probe(model, x, seams, known or "log_var", stated=known is not None))
         if not probe.stated:
-            probe = by_its_noise(probe)
+            probe = by_its_noise(probe, loss and partial(fits, loss))
         return examined(probe, loss, validation, bound, beta)
 
 
@@ -133,7 +140,9 @@ def examined(probe, loss, validation, bound, beta):
         results.found["loss_summed_over_batch"] = None, "images and outputs are paired wrongly"
     drawn = examine(("noise_std", "std_as_variance", "eval_returns_mu"), noise, probe, drive, 2 if mixed else 16)
     if drawn:
-        examine((), draws, drawn, examine((), agree, probe, loss, reading, drawn), probe.stated)
+        examine((), draws, drawn, examine((), agree, probe, loss, reading, drawn), probe.stated, loss is not None)
+    if drawn and not drawn.stds[1]:
+        results.errors["eval_returns_mu"] = "z is mu itself in training too"
     for name, function in (("it", drawn and drawn.stds[1] and drive),
                            ("validation", validation and (lambda model, x: validation(model, [x]))),
                            ("bound", bound and (lambda model, x: bound(model, x, 4)))):
@@ -150,26 +159,33 @@ def examined(probe, loss, validation, bound, beta):
         examine(("validation_at_another_beta",), validated, probe, validation, reading, s2, beta)
         examine(("last_batch_weighs_as_much",), batches, probe, validation)
     meaning = translation(probe, reading, s2, complete, beta) if reading else None
-    results.remarks += remarks(probe, reading, meaning, complete, likelihood)
+    results.remarks += remarks(probe, reading, meaning, complete, likelihood, results.shows("loss_summed_over_batch"))
     examine(("relu_on_heads", "batch_norm_on_heads"), heads, probe)  # last: it moves the statistics of batch norm
     return results.report(meaning, drawn and drawn.sample)
 
 
-def remarks(probe, reading, meaning, complete, likelihood):
-    """What is no fault and worth knowing: beta, the variance that a loss implies, its constant, grey pixels."""
-    said = []
+def remarks(probe, reading, meaning, complete, likelihood, summed):
+    """What is no fault of a list and worth knowing: beta, the variance that a loss implies, its sign, its pixels."""
+    said, of_batch = [], f", for a batch of {len(probe.x)}" * summed
     if meaning and meaning.variance is None:
-        said.append(f"the loss is a cross entropy plus beta = {meaning.beta:.4g} times the KL")
+        said.append(f"the loss is a cross entropy plus beta = {meaning.beta:.4g} times the KL{of_batch}")
     elif meaning:
         dropped = f", without its constant of {meaning.constant:.2f} nats an image" if complete is False else ""
         said.append(f"the loss is that of a Gaussian of variance s2 = {meaning.variance:.4g} at beta = "
-                    f"{meaning.beta:.4g}{dropped}")
+                    f"{meaning.beta:.4g}{dropped}{of_batch}")
+    if reading and reading.error.weight < 0:
+        said.append("the loss falls as the error grows: it is a bound to maximise, and training must not minimise it")
+    if any(weights.isnan().any() for weights in probe.model.parameters()):
+        said.append("some weights are NaN: its networks compute nothing")
     if reading and reading.kl is None:
         said.append(f"the KL was not read: {reading.why}")
     if reading and reading.kl and reading.kl.samples > 1:
         said.append(f"the loss takes {reading.kl.samples} draws of z for each image")
     bernoulli = reading.bernoulli if reading else likelihood == "Bernoulli"
-    if bernoulli and ((probe.x > 0) & (probe.x < 1)).any():
+    if bernoulli and (probe.x.min() < 0 or probe.x.max() > 1):
+        said.append(f"pixels from {probe.x.min():.4g} to {probe.x.max():.4g} enter a cross entropy, which wants 0 to 1 "
+                    "(page 06)")
+    elif bernoulli and ((probe.x > 0) & (probe.x < 1)).any():
         said.append("pixels are grey under a cross entropy, which is no log density of theirs (page 06)")
     try:
         if affine(probe):

@@ -1,13 +1,14 @@
 """What encoders and decoders return, in many forms: the tensors that count, and the same form around other tensors."""
 
+import copy
 import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.distributions import Bernoulli, Independent, Normal
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 MU = ("mu", "mean", "loc", "embedding", "z_mean", "mean_z")
 SPREADS = {"log_var": "log_var", "logvar": "log_var", "log_covariance": "log_var", "z_log_var": "log_var",
@@ -32,17 +33,25 @@ class Part(NamedTuple):
 
 
 def entries(answer):
-    """The entries of a tuple, list or mapping, by key, and a function that makes the same thing of other entries."""
-    if isinstance(answer, Mapping):
+    """The entries of a tuple, list, mapping or object, by key, and a function that makes the same of other entries."""
+    if not isinstance(answer, (tuple, list)):
+        held = isinstance(answer, Mapping)
+
         def rebuild(new):
-            copy = type(answer)()
+            made = copy.copy(answer)
             for key, value in new.items():
-                copy[key] = value
-            return copy
-        return dict(answer), rebuild
+                made.__setitem__(key, value) if held else object.__setattr__(made, key, value)
+            return made
+        return dict(answer if held else vars(answer)), rebuild
     keys = getattr(answer, "_fields", range(len(answer)))
     make = getattr(type(answer), "_make", type(answer))
     return dict(zip(keys, answer)), lambda new: make(new.values())
+
+
+def with_entries(answer):
+    """Whether an answer has entries: a tuple, list or mapping, or an object with attributes, a dataclass for one."""
+    return isinstance(answer, (tuple, list, Mapping)) or (hasattr(answer, "__dict__") and not isinstance(
+        answer, (Tensor, nn.Module, Distribution)))
 
 
 def posterior_part(answer, z=None):
@@ -55,15 +64,16 @@ def posterior_part(answer, z=None):
         wrap = (lambda it: Independent(it, answer.reinterpreted_batch_ndims)) if normal is not answer else lambda it: it
         take = lambda answer: (answer.mean, answer.stddev)
         return Part(take(answer), take, lambda mu, std: wrap(Normal(mu, std)), "std")
-    if not isinstance(answer, (tuple, list, Mapping)):
+    if not with_entries(answer):
         return None
     found, rebuild = entries(answer)
     keys = [key for key, value in found.items() if isinstance(value, Tensor) and value.is_floating_point()]
     drawn = [key for key in keys if z is not None and len(keys) > 2 and torch.equal(found[key], z)]
     keys = [key for key in keys if key not in drawn]
     named = [[key for key in keys if str(key).lower() in names] for names in (MU, SPREADS)]
-    pair = [named[0][0], named[1][0]] if all(named) else keys[:2] if not isinstance(answer, Mapping) else []
-    if len(pair) < 2 or found[pair[0]].shape != found[pair[1]].shape or found[pair[0]].dim() < 2:
+    pair = [named[0][0], named[1][0]] if all(named) else keys[:2] if isinstance(answer, (tuple, list)) else []
+    several = not isinstance(answer, (tuple, list)) and len(named[1]) > 1  # a std would not follow its log_var
+    if len(pair) < 2 or several or found[pair[0]].shape != found[pair[1]].shape or found[pair[0]].dim() < 2:
         return None
 
     def put(mu, second):
@@ -72,6 +82,15 @@ def posterior_part(answer, z=None):
     def take(answer):
         return tuple(entries(answer)[0][key] for key in pair)
     return Part(take(answer), take, put, SPREADS.get(str(pair[1]).lower()))
+
+
+def swapped(find):
+    """The same search, for an answer that holds the spread first and mu second."""
+    def find_swapped(answer, z):
+        part = find(answer, z)
+        return part and Part(part.tensors[::-1], lambda answer: part.take(answer)[::-1],
+                             lambda mu, second: part.put(second, mu))
+    return find_swapped
 
 
 def halves_part(answer, z):
@@ -97,7 +116,7 @@ def output_part(answer, numel):
             return Part(take(answer), take, lambda logits: wrap(Bernoulli(logits=logits)))
         take = lambda answer: (answer.mean,)
         return Part(take(answer), take, lambda mean: wrap(Normal(mean, inner.scale.flatten()[0])))
-    if not isinstance(answer, (tuple, list, Mapping)):
+    if not with_entries(answer):
         return None
     found, rebuild = entries(answer)
     key = next((key for key, value in found.items() if isinstance(value, Tensor) and value.numel() == numel), None)
@@ -118,7 +137,9 @@ def number_of(value):
     NotReadable for anything else, and for what is not finite.
     """
     if isinstance(value, Mapping):
-        value = value.get("loss")
+        if "loss" not in value:
+            raise NotReadable(f"wanted one number, got {type(value).__name__} without the key 'loss'")
+        value = value["loss"]
     value = getattr(value, "loss", value)
     with suppress(TypeError, ValueError, RuntimeError):
         number = float(value)

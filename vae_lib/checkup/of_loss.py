@@ -11,6 +11,7 @@ import torch
 
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import by_image
+from vae_lib.checkup.keeping import other_weights
 from vae_lib.checkup.of_model import LOG_VARS, near
 from vae_lib.checkup.readings import ErrorTerm, KLTerm, read_error, read_kl, read_mu2
 from vae_lib.loss_translator import Translation
@@ -80,16 +81,9 @@ def depends_on_weights(probe, function, at):
         return [probe.value(function, mu=mu, log_var=log_var, output=at) - probe.value(function, output=at)
                 for mu, log_var in points]
 
-    before, weights = costs(), list(probe.model.parameters())
-    kept = [parameter.detach().clone() for parameter in weights]
-    with torch.no_grad():
-        for parameter in weights:
-            parameter.add_(0.1 * torch.rand_like(parameter))
-        try:
-            after = costs()
-        finally:
-            for parameter, value in zip(weights, kept):
-                parameter.copy_(value)
+    before = costs()
+    with other_weights(probe.model, 0.1):
+        after = costs()
     return any(abs(one - other) > 1e-4 * max(map(abs, before)) for one, other in zip(before, after))
 
 
@@ -143,9 +137,24 @@ def absolute_beta(reading, s2):
     return None if reading.kl is None else reading.ratio if reading.bernoulli else s2 and reading.ratio / (2 * s2)
 
 
+def nat_of(reading, s2):
+    """A nat in units of the loss; None for a squared error whose variance is not known."""
+    return reading.error.weight * (1 if reading.bernoulli else 2 * s2) if reading.bernoulli or s2 else None
+
+
+def right_form(kl):
+    """Whether a KLTerm is a multiple of the closed form (4.5)."""
+    return near(kl.var, kl.mu2) and near(-kl.log, kl.mu2) and not kl.std and not kl.var2
+
+
+def fits(function, probe):
+    """Whether the KL of a loss has the right form for what the probe takes the encoder's second answer to be."""
+    return right_form(read_kl(probe, function, read_error(probe, function).at))
+
+
 def translation(probe, reading, s2, complete, beta_meant):
     """The Translation of a loss, as page 06 makes it from the author's words, here from the loss's values."""
-    if reading.kl is None:
+    if reading.kl is None or (reading.ratio < 0 and not reading.bernoulli):
         return None
     if reading.bernoulli:
         return Translation(None, None, reading.ratio, 1 / reading.error.weight, 0.0)
@@ -163,7 +172,7 @@ def weights(probe, reading, s2, beta_meant):
     kl, moves, latents, pixels = reading.kl, reading.moves, math.prod(probe.latent_shape), probe.x[0].numel()
     beta, by_batch = absolute_beta(reading, s2), moves["batch"]
     summed = by_batch is not None and not near(by_batch, 1)
-    ratio = reading.ratio * {True: len(probe.x)}.get(near(by_batch, 0.5), 1)
+    ratio = reading.ratio * (len(probe.x) if near(by_batch, 0.5) else 1 / len(probe.x) if near(by_batch, 2) else 1)
     known = f"beta = {beta:.4g}" if beta is not None else f"2 s2 beta = {reading.ratio:.4g}"
     times = f"{by_batch:.3g} times as much as with {len(probe.x) // 2}" if by_batch else "other numbers cannot be tried"
     found = {"loss_summed_over_batch": (summed, f"{known} with {len(probe.x)} images, {times}")}
@@ -180,19 +189,20 @@ def weights(probe, reading, s2, beta_meant):
             ("kl_mean_over_latents", 1 / latents, 1, 0.5), ("mean_mse_summed_kl", pixels, 2, 1),
             ("both_terms_averaged", pixels / latents, 2, 0.5)):
         found[exhibit] = averaged(value, by_pixels, by_latents), f"{known}; this mistake makes it {value:.4g}"
-    lowest, right_form = -kl.log / kl.var if kl.var else math.nan, near(kl.var, kl.mu2) and near(-kl.log, kl.mu2)
-    formula = " ".join(f"{weight:+.3g} {term}" for weight, term in zip(
+    lowest, nat = -kl.log / kl.var if kl.var else math.nan, nat_of(reading, s2)
+    bottomless = kl.mu2 / reading.error.weight < 0 or (kl.var and (kl.var / reading.error.weight < 0 or lowest <= 0))
+    formula = " ".join(f"{weight / (nat or 1):+.3g} {term}" for weight, term in zip(
         kl[:5], ("mu^2", "exp(log_var)", "exp(log_var/2)", "exp(2 log_var)", "log_var")) if weight)
-    evidence = f"a latent costs {formula} and a constant"
+    evidence = f"a latent costs {formula} and a constant" + ", in units of the loss" * (nat is None)
     as_log_std = near(kl.var2, kl.mu2) and near(-kl.log, 2 * kl.mu2) and not kl.var and not kl.std
-    found["kl_half_at_prior"] = (not kl.std and not kl.var2 and not near(lowest, 1),
-                                 f"{evidence}, lowest at a variance of {lowest:.3g}")
+    found["kl_half_at_prior"] = (not kl.std and not kl.var2 and (bottomless or not near(lowest, 1)), evidence + (
+        ", without any lowest value" if bottomless else f", lowest at a variance of {lowest:.3g}"))
     found["kl_sigma_for_variance"] = bool(kl.std) or bool(kl.var2 and not as_log_std), evidence
     twice = beta is not None and near(beta, 2) and not near(beta_meant, 2)
     others = any(shown for shown, _ in found.values())
     found["kl_without_half"] = (
-        None if beta is None and right_form and not others else
-        (twice and not others) or (not others and not right_form and not as_log_std),
+        None if beta is None and right_form(kl) and not others else
+        (twice and not others) or (not others and not right_form(kl) and not as_log_std),
         f"{evidence}; {known}" + (": a missing 1/2 would only double the variance s2" if beta is None else ""))
     return found
 

@@ -5,11 +5,13 @@ the number that was measured. It raises NotReadable where the model does not let
 """
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 
 from vae_lib.checkup.answers import NotReadable
+from vae_lib.checkup.keeping import other_weights
 
 
 def near(value, wanted, tolerance=0.01):
@@ -26,6 +28,8 @@ def heads(probe):
     cut, normed = [], []
     for place, name in enumerate(("mu", probe.spread)):
         values = torch.cat([answer[place].flatten(1) for answer in answers])
+        if values.isnan().any():
+            raise NotReadable(f"the encoder returns NaN for {name}")
         zeros = (values == 0).double().mean().item()
         if (place == 0 or "log" in name) and values.min() == 0 and 0.01 < zeros < 1:
             cut.append(f"{name} is never negative in {values.numel()} values, and exactly 0 in {zeros:.0%} of them")
@@ -95,33 +99,37 @@ def returns_mu(probe, function, name):
                                 + ("mu itself, without noise" if silent else "z that is drawn around mu"))}
 
 
-def by_its_noise(probe):
-    """The probe, its `spread` corrected if the encoder's second answer is always positive and the noise agrees."""
+def by_its_noise(probe, fits=None):
+    """The probe, its `spread` corrected if the encoder's second answer is always positive and noise or KL agrees.
+
+    fits(probe), if given, says whether the KL of the loss is the right one for that spread.
+    """
     try:
         positive = (probe.encoded(probe.x, training=False)[1] > 0).all()
     except NotReadable:
         return probe
-    for spread in ("std", "variance") if positive else ():
-        other = probe.like(spread=spread)
-        try:
-            if noise(other, probe.seams.drive).follows(0.5):
-                return other
-        except NotReadable:
-            continue
+    others = [probe.like(spread=spread) for spread in ("std", "variance") if positive]
+    for agrees in (lambda other: noise(other, probe.seams.drive).follows(0.5), fits):
+        for other in others if agrees else ():
+            with suppress(NotReadable):
+                if agrees(other):
+                    return other
     return probe
 
 
-def draws(noise, agree, stated):
+def draws(noise, agree, stated, trains=True):
     """Noise of another spread than the KL assumes, and a variance for a standard deviation.
 
     agree says whether noise and KL fit together, None if there is no KL to compare with; stated, whether it is known
-    what the encoder returns beside mu.
+    what the encoder returns beside mu; trains, whether a loss was run, and not only forward, which may copy at mu.
     """
     stds, factor = ", ".join(f"{std:.3g}" for std in noise.stds), noise.stds[1]
     measured = f"the noise of z has the standard deviation {stds} where exp(log_var / 2) is 0.368, 1, 1.65"
     right, swapped = noise.follows(0.5), noise.follows(1.0) or noise.follows(0.25)
     scaled = noise.follows(0.5, factor) or noise.follows(0.0, factor)
-    if agree:
+    if factor == 0 and not trains:
+        shown, measured = (None, None), "forward decodes mu itself; only a loss tells how training draws z"
+    elif agree:
         shown, measured = (False, False), measured + "; the KL has the same" if not right else measured
     elif agree is False or stated or right or scaled:
         shown = not right and not swapped, swapped or (right and agree is False)
@@ -138,6 +146,10 @@ def squashed(probe, form):
         return {"sigmoid_twice": (True, "the loss is the cross entropy of sigmoid(sigmoid(output))")}
     z = torch.randn(64, *probe.latent_shape, dtype=torch.float64).to(next(probe.model.parameters(), probe.x))
     output = torch.cat([probe.decoded(scale * z) for scale in (1, 10, 100, 1000)])
+    with other_weights(probe.model):
+        output = torch.cat([output, probe.decoded(z)])  # a trained decoder may keep to a part of its range
+    if not output.isfinite().all():
+        raise NotReadable("the decoder returns NaN or infinity")
     low, high = output.min().item(), output.max().item()
     reads_logits = form in ("cross entropy of logits", "squared error of a sigmoid")
     inside = low >= 0 and high <= 1 and high - low > 0.5 if reads_logits else \
@@ -146,7 +158,7 @@ def squashed(probe, form):
         raise NotReadable("no loss and no likelihood says whether the output is a logit or a probability")
     read = {None: "", "squared error": "; it is read as a mean"}.get(form, f"; it enters a {form}")
     return {"sigmoid_twice": (inside, f"the decoder's output lies between {low:.3g} and {high:.3g} for latents near "
-                              f"and far{read}")}
+                              f"and far and for other weights{read}")}
 
 
 def affine(probe):

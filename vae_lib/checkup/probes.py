@@ -5,53 +5,17 @@ Networks and losses stay black boxes.
 """
 
 import copy
-import random
-from contextlib import contextmanager
+from contextlib import suppress
 from operator import attrgetter
 
-import numpy as np
 import torch
 
 from vae_lib.checkup.answers import NotReadable, first_line, number_of
-from vae_lib.checkup.seams import first_tensor, replaced
+from vae_lib.checkup.keeping import numbers_in
+from vae_lib.checkup.stand_ins import answering, watched
 
 FROM_LOG_VAR = {"log_var": lambda log_var: log_var, "log_std": lambda log_var: log_var / 2,
                 "std": lambda log_var: (log_var / 2).exp(), "variance": torch.exp}
-
-
-def numbers_in(model):
-    """Each module and the numbers among its attributes, such as a count of steps, and whether it trains."""
-    return [(module, {name: value for name, value in vars(module).items() if isinstance(value, (bool, int, float))})
-            for module in model.modules()]
-
-
-@contextmanager
-def preserved(model):
-    """Afterwards the model's weights, gradients, buffers and modes, and the random streams, are as they were before.
-
-    Numbers that a module counts with, such as its steps, are set back as well.
-    """
-    tensors = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
-    grads = [(weights, weights.grad, weights.requires_grad) for weights in model.parameters()]
-    buffers, numbers = [(module, dict(module._buffers)) for module in model.modules()], numbers_in(model)
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = {tensor.device for tensor, _ in tensors if tensor.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        for module, kept in buffers:
-            module._buffers.update(kept)
-        for module, kept in numbers:
-            vars(module).update(kept)
-        with torch.no_grad():
-            for tensor, value in tensors:
-                if not torch.equal(tensor, value):
-                    tensor.copy_(value)
-        for weights, grad, requires_grad in grads:
-            weights.grad, weights.requires_grad = grad, requires_grad
 
 
 class Probe:
@@ -90,12 +54,11 @@ class Probe:
                        for value in (mu, log_var))
         second = FROM_LOG_VAR[self.spread](log_var)
 
-        def encode(original, *args, **kwargs):
-            rows = image_of_row(first_tensor(args, kwargs), x)
+        def encode(argument):
+            rows = image_of_row(argument, x)
             return self.seams.posterior.put(mu[rows].clone(), second[rows].clone())
 
-        def decode(original, *args, **kwargs):
-            z = first_tensor(args, kwargs)
+        def decode(z):
             if z.shape[-len(latent_shape):] != latent_shape:
                 raise NotReadable(f"the decoder got latents of shape {tuple(z.shape)}")
             drawn.append(z.detach())
@@ -108,10 +71,9 @@ class Probe:
         if any(module.training is not training for module in self.model.modules()):
             self.model.train(training)
         reseed(seed, x.device)
-        with torch.no_grad(), replaced(self.model, self.seams.encode.name, encode), \
-                replaced(self.model, self.seams.decode.name, decode):
+        with torch.no_grad(), answering(self.model, self.seams, encode, decode):
             try:
-                value = function(self.model, x)
+                value = function(self.model, x.clone())
             except NotReadable:
                 raise
             except Exception as error:  # whatever a foreign loss raises for answers that it did not expect
@@ -123,25 +85,52 @@ class Probe:
         return number_of(self.ask(function, **answers)[0])
 
     def encoded(self, x, training):
-        """Mean and spread, as the encoder itself returns them for images x; NotReadable where it takes no such."""
-        shape = self.seams.encode.argument.shape[1:]
+        """Mean and spread, as the encoder itself returns them for images x; NotReadable where it takes no such.
+
+        It runs alone, or, where it asks for more than images, in the model's own run.
+        """
+        seams, shape = self.seams, self.seams.encode.argument.shape[1:]
+        names, x = seams.encode.name.split(", "), x.to(self.own_dtype, copy=True)
         self.model.train(training)
         with torch.no_grad():
-            try:
-                answer = attrgetter(self.seams.encode.name)(self.model)(x.to(self.own_dtype).reshape(len(x), *shape))
-            except Exception as error:
-                raise NotReadable(f"the encoder alone: {first_line(error)}") from error
-        return self.seams.posterior.take(answer)
+            if len(names) == 1 and shape.numel() == x[0].numel():
+                with suppress(Exception):
+                    return seams.posterior.take(attrgetter(names[0])(self.model)(x.reshape(len(x), *shape)))
+            calls, error = watched(self.model, lambda: seams.drive(self.model, x), names)
+        answers = [next((call.answer for call in calls if call.name == name), None) for name in names]
+        if any(answer is None for answer in answers):
+            raise NotReadable(f"the encoder: {first_line(error) if error else 'it did not run'}")
+        return seams.posterior.take(answers[0] if len(names) == 1 else tuple(answers))
 
     def decoded(self, z):
         """The decoder's own output, in eval mode, for latents (n, *latent_shape)."""
+        if ", " in self.seams.decode.name:
+            raise NotReadable(f"{self.seams.decode.name} are two parts")
         self.model.eval()
         with torch.no_grad():
             try:
                 answer = attrgetter(self.seams.decode.name)(self.model)(z)
             except Exception as error:
-                raise NotReadable(f"the decoder alone: {first_line(error)}") from error
+                raise NotReadable(first_line(error)) from error
         return self.seams.output.take(answer)[0].reshape(len(z), -1)
+
+
+def located(model, x, seams):
+    """Whether z goes with mu, by the same distance, in a run of Seams; of two heads, whether the second matters too."""
+    def run(mu, log_var):
+        value, drawn = probe.ask(seams.drive, mu=mu, log_var=log_var)
+        with suppress(NotReadable):
+            return drawn, number_of(value)
+        return drawn, None
+
+    probe = Probe(model, x, seams, "log_var", stated=False)
+    try:
+        (here, _), (there, value), (wide, other) = run(0.0, 0.5), run(0.5, 0.5), run(0.5, 1.0)
+    except NotReadable:
+        return False
+    moved = any(bool(((after - before - 0.5).abs() < 0.05).all()) for before, after in zip(here, there))
+    matters = value != other or any(not torch.equal(one, two) for one, two in zip(there, wide))
+    return moved and (matters or ", " not in seams.encode.name)
 
 
 def image_of_row(argument, x):

@@ -1,21 +1,20 @@
-"""Where a model encodes and where it decodes: the two calls between which the latents pass, found by watching a run."""
+"""Where a model encodes and where it decodes: the calls between which the latents pass, found by watching a run.
 
-from contextlib import ExitStack, contextmanager
-from itertools import combinations
+Mostly one part returns mu and log_var, and one turns z into an image. But two layers may return them, and z may pass
+through several layers that stand in one `forward`. A name is then that of two parts, as in "fc_mu, fc_var".
+"""
+
+from itertools import islice, permutations
 from operator import attrgetter
 from typing import NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from vae_lib.checkup.answers import Part, first_line, halves_part, output_part, posterior_part
+from vae_lib.checkup.answers import Part, first_line, halves_part, output_part, posterior_part, swapped
+from vae_lib.checkup.stand_ins import Call, watched
 
-
-class Call(NamedTuple):
-    """A call of the model's part `name`, of which one tensor argument and the answer are kept."""
-
-    name: str
-    argument: Tensor
-    answer: object
+TRIED = 60  # of the places where mu and z may be, in one run
 
 
 class Seams(NamedTuple):
@@ -28,58 +27,31 @@ class Seams(NamedTuple):
     drive: object
 
 
-@contextmanager
-def replaced(model, name, function):
-    """The model's part `name`, a method or a module, answers function(original, *args, **kwargs) for a while."""
-    *path, last = name.split(".")
-    owner = attrgetter(".".join(path))(model) if path else model
-    if isinstance(getattr(owner, last), nn.Module):
-        owner, last = getattr(owner, last), "forward"
-    original, own = getattr(owner, last), vars(owner)
-    before = own.get(last)
-    own[last] = lambda *args, **kwargs: function(original, *args, **kwargs)
-    try:
-        yield
-    finally:
-        if before is None:
-            del own[last]
-        else:
-            own[last] = before
-
-
-def first_tensor(args, kwargs):
-    """The first tensor among the arguments of a call, or None."""
-    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-
-
-def watched(model, run, names):
-    """The calls of the parts `names` during run(), in the order in which they began; and the error that stopped it."""
-    calls = []
-
-    def spy(name):
-        def watch(original, *args, **kwargs):
-            place, argument = len(calls), first_tensor(args, kwargs)
-            calls.append(None)
-            answer = original(*args, **kwargs)
-            calls[place] = Call(name, argument, answer)
-            return answer
-        return watch
-
-    with ExitStack() as stack:
-        for name in names:
-            stack.enter_context(replaced(model, name, spy(name)))
-        try:
-            run()
-            error = None
-        except Exception as caught:  # a foreign model may raise anything: another way to run it is tried
-            error = caught
-    return [call for call in calls if call is not None and call.argument is not None], error
-
-
 def parts_of(model):
-    """The names of what may be a model's encoder or decoder: two methods, and every module in it."""
-    methods = [name for name in ("encode", "decode") if callable(getattr(model, name, None))]
-    return methods + [name for name, _ in model.named_modules(remove_duplicate=True) if name and name not in methods]
+    """The names of what may encode or decode: every module in a model, and its methods encode and decode."""
+    names = []
+    for path, module in model.named_modules():
+        methods = [name for name in ("encode", "decode") if callable(getattr(module, name, None))]
+        names += [path] * bool(path) + [f"{path}.{name}" if path else name for name in methods]
+    return list(dict.fromkeys(names))
+
+
+def heads_in(calls):
+    """Calls of two parts that may return mu and log_var: of one argument, with answers of one shape, not nested."""
+    for first, second in permutations([call for call in calls if isinstance(call.answer, Tensor)], 2):
+        nested = any(one.name.startswith(f"{other.name}.") for one, other in ((first, second), (second, first)))
+        if (first.argument is second.argument and first.answer is not second.answer and not nested
+                and first.answer.shape == second.answer.shape and first.answer.dim() > 1):
+            yield Call(f"{first.name}, {second.name}", first.argument, (first.answer, second.answer))
+
+
+def decoders_in(calls, numel):
+    """The calls, and from each the way to the last one that returns `numel` numbers."""
+    yield from calls
+    ends = [call for call in calls if output_part(call.answer, numel)]
+    for first in calls:
+        if ends and first.name != ends[-1].name and calls.index(first) < calls.index(ends[-1]):
+            yield Call(f"{first.name}, {ends[-1].name}", first.argument, ends[-1].answer)
 
 
 def seams_of(first, second, part, pixels, drive):
@@ -90,33 +62,53 @@ def seams_of(first, second, part, pixels, drive):
     latent_shape = posterior.tensors[0].shape[1:]
     if second.argument.shape[-len(latent_shape):] != latent_shape:
         return None
-    output = output_part(second.answer, second.argument.numel() // latent_shape.numel() * pixels)
-    return output and Seams(first, second, posterior, output, drive)
+    rows = second.argument.numel() // latent_shape.numel()
+    output = output_part(second.answer, rows * pixels)
+    in_rows = output and any(output.tensors[0].shape[:dims].numel() == rows for dims in range(1, 5))
+    return Seams(first, second, posterior, output, drive) if in_rows else None
 
 
-def find_seams(model, x, drives, encode=None, decode=None):
+def candidates(calls, x, drive, encode, decode):
+    """Pairs (Seams, sure), the likeliest first; sure, where one part says by its answer's form that it encodes."""
+    for part, one in ((posterior_part, True), (halves_part, True), (posterior_part, False),
+                      (swapped(posterior_part), True), (swapped(halves_part), True)):
+        for first in calls if one else heads_in(calls):
+            names = first.name.split(", ")
+            begun = max(place for place, call in enumerate(calls) if call.name in names)
+            rest = calls[calls.index(first) + 1 if one else begun + 1:]
+            for second in decoders_in(rest, x.numel()) if encode in (None, first.name) else ():
+                if decode in (None, second.name):
+                    seams = seams_of(first, second, part, x[0].numel(), drive)
+                    if seams is not None:
+                        yield seams, encode is not None or (part is posterior_part and one)
+
+
+def find_seams(model, x, drives, encode, decode, located):
     """The Seams of a model, by running the first of `drives`, functions of (model, x), in which both are called.
 
-    Raises ValueError where nothing returns mu and log_var, or nothing turns z into an image, and for unknown names.
+    located(seams) says whether z follows mu there; such are taken first. Raises ValueError where nothing returns mu and
+    log_var, or nothing turns z into an image, and for unknown names.
     """
     reasons, names = [], parts_of(model)
     for argument, name in (("encode", encode), ("decode", decode)):
-        if name is not None and name not in names:
+        for part in name.split(", ") if name is not None else ():
             try:
-                attrgetter(name)(model)
+                attrgetter(part)(model)
             except (AttributeError, TypeError):
                 raise ValueError(f"{argument}: wanted the name of a part of the model, got {name!r}") from None
-            names.append(name)
+            names += [part] * (part not in names)
     for drive in drives:
-        calls, error = watched(model, lambda drive=drive: drive(model, x), names)
-        for part in (posterior_part, halves_part):
-            for first, second in combinations(calls, 2):
-                if encode in (None, first.name) and decode in (None, second.name):
-                    seams = seams_of(first, second, part, x[0].numel(), drive)
-                    if seams is not None:
-                        return seams
+        calls, error = watched(model, lambda drive=drive: drive(model, x.clone()), names)
+        tried = list(islice(candidates(calls, x, drive, encode, decode), TRIED))
+        found = next((seams for seams, _ in tried if located(seams)), None)
+        found = found or next((seams for seams, sure in tried if sure), None)
+        if found is not None:
+            return found
+        scripted = isinstance(model, torch.jit.ScriptModule)
         reasons.append(f"{', '.join(dict.fromkeys(call.name for call in calls)) or 'no part'} ran"
-                       + (f"; {first_line(error)}" if error else ""))
+                       + (f"; {first_line(error)}" if error else "")
+                       + "; a scripted model hides its parts: give the module that it was made of" * scripted)
     raise ValueError("model: wanted a VAE with a part that returns (mu, log_var) and one that turns z into an image; "
-                     "name them with encode= and decode=, or give it methods encode(x) and decode(z). Found: "
-                     + " / ".join(reasons))
+                     "name them with encode= and decode= (two layers: encode='fc_mu, fc_var'), or give it methods "
+                     "encode(x) and decode(z). Found: "
+                     + " / ".join(dict.fromkeys(reasons)))
