@@ -9,7 +9,21 @@ import numpy as np
 import pytest
 import torch
 from correct_models import minus_elbo, minus_elbo_of_all
-from exhibits import IMAGES, LATENTS, NETWORKS, PIXELS, log_w_of, made_of, network, over_images, right_bound, right_kl
+from exhibits import (
+    IMAGES,
+    LATENTS,
+    NETWORKS,
+    PIXELS,
+    broadcast,
+    error_of,
+    log_w_of,
+    made_of,
+    network,
+    over_images,
+    pixel_mean,
+    right_bound,
+    right_kl,
+)
 from odd_models import GREY, Plain, Softplus, TrunkAndHeads, encoder_draws_itself, halves, log_std
 from published_forms import InForward, SpreadFirst, cross_entropy
 from torch import nn
@@ -18,6 +32,7 @@ from torch.nn import functional as F
 from course import pages
 from vae_lib.checkup import checkup
 from vae_lib.checkup.exhibits import EXHIBITS
+from vae_lib.gaussian import reparameterize
 from vae_lib.likelihoods import Gaussian
 from vae_lib.loss_translator import translate_loss
 from vae_lib.models import dense_ae
@@ -68,9 +83,28 @@ def shown(model=None, images=IMAGES, **given):
 @pytest.mark.parametrize("draw", [lambda mu, log_var, training: mu + torch.randn_like(mu),
                                   lambda mu, log_var, training: mu,
                                   lambda mu, log_var, training: mu + log_var * torch.randn_like(mu),
-                                  lambda mu, log_var, training: mu + 1.1 * (log_var / 2).exp() * torch.randn_like(mu)])
+                                  lambda mu, log_var, training: mu + 1.1 * (log_var / 2).exp() * torch.randn_like(mu),
+                                  lambda mu, log_var, training: mu + (log_var / 2).exp() * torch.rand_like(mu),
+                                  lambda mu, log_var, training: mu + (log_var / 2).exp() * torch.randn(len(mu), 1),
+                                  lambda mu, log_var, training: mu + (log_var / 2).exp() * torch.randn(1)])
 def test_noise_that_ignores_log_var_or_misreads_it_is_caught(draw):
     assert shown(loss=made_of(draw=draw)) == ["noise_std"]
+
+
+def test_noise_that_the_images_of_a_batch_share_is_no_fault_of_the_bound():
+    loss = made_of(draw=lambda mu, log_var, training: mu + (log_var / 2).exp() * torch.randn(1, LATENTS))
+    report = checkup(network("dense"), IMAGES, loss)
+    assert not report.shown and "Not examined (all images of a batch get one and the same noise" in str(report)
+
+
+def test_draws_may_be_made_in_a_loop():
+    def loss(model, x):
+        mu, log_var = model.encode(x)
+        logits = [model.decode(reparameterize(mu, log_var)) for _ in range(3)]
+        errors = [F.binary_cross_entropy_with_logits(part, x.flatten(1), reduction="sum") / len(x) for part in logits]
+        return sum(errors) / 3 + right_kl(mu, log_var).sum(1).mean()
+    report = checkup(Plain(sigmoid=False), IMAGES.flatten(1), loss)
+    assert not report.shown and "the loss takes 3 draws of z for each image" in str(report)
 
 
 def test_the_reverse_of_a_variance_for_a_standard_deviation_is_caught():
@@ -172,6 +206,29 @@ def test_a_mean_over_pixels_is_caught_beside_a_kl_of_the_whole_batch():
     assert shown(loss=loss) == ["loss_summed_over_batch", "mean_mse_summed_kl"]
 
 
+PAIRS = {
+    "kl_without_half": {"kl": lambda mu, log_var: 2 * right_kl(mu, log_var)},
+    "kl_half_at_prior": {"kl": lambda mu, log_var: mu**2 + log_var.exp() - log_var / 2 - 0.5},
+    "kl_sigma_for_variance": {"kl": lambda mu, log_var: 0.5 * (mu**2 + (log_var / 2).exp() - log_var - 1)},
+    "kl_mean_over_latents": {"reduce": lambda error, kl: (error + kl.mean(1)).mean()},
+    "loss_summed_over_batch": {"reduce": lambda error, kl: error.sum() + kl.sum(1).mean()},
+    "mean_mse_summed_kl": {"error": pixel_mean},
+    "shapes_broadcast": {"error": broadcast},
+    "gaussian_constant_on_bernoulli": {"error": lambda model, x, output: error_of(model, x, output)
+                                       + PIXELS / 2 * np.log(2 * np.pi)},
+}
+
+
+@pytest.mark.parametrize("first, second", [
+    ("kl_without_half", "kl_mean_over_latents"), ("kl_without_half", "loss_summed_over_batch"),
+    ("kl_without_half", "mean_mse_summed_kl"), ("kl_without_half", "shapes_broadcast"),
+    ("kl_half_at_prior", "kl_mean_over_latents"), ("kl_half_at_prior", "mean_mse_summed_kl"),
+    ("kl_sigma_for_variance", "gaussian_constant_on_bernoulli"), ("kl_mean_over_latents", "shapes_broadcast")])
+def test_one_fault_does_not_hide_another(first, second):
+    assert shown(loss=made_of(**PAIRS[first], **PAIRS[second])) == [
+        name for name in EXHIBITS if name in (first, second)]
+
+
 def test_two_sigmoids_are_caught_where_the_output_has_settled_at_black():
     vae = network("dense")
     nn.init.constant_(vae.decoder.to_output.bias, -9.0)
@@ -258,7 +315,8 @@ def plain_sse(model, x):
 @pytest.mark.parametrize("loss, images, remark", [
     (lambda model, x: -made_of()(model, x), IMAGES, "the loss falls as the error grows"),
     (made_of(), 2 * IMAGES - 1, "pixels from -1 to 1 enter a cross entropy, which wants 0 to 1"),
-    (made_of(reduce=lambda error, kl: error.sum() + kl.sum(1).mean()), IMAGES, "= 0.125 times the KL, for a batch of 8"),
+    (made_of(reduce=lambda error, kl: error.sum() + kl.sum(1).mean()), IMAGES, "0.125 times the KL, for a batch of 8"),
+    (made_of(kl=lambda mu, log_var: 0 * mu), IMAGES, "the KL was not read: it has no KL"),
 ])
 def test_what_is_worth_knowing_is_said(loss, images, remark):
     assert remark in str(checkup(network("dense"), images, loss=loss))
@@ -338,16 +396,23 @@ def test_the_model_and_the_random_streams_are_as_before(loss):
 
 
 @pytest.mark.filterwarnings("ignore:.*jit.* is deprecated")
-def test_scripted_and_compiled_parts_are_examined_and_a_scripted_model_is_refused():
+def test_scripted_parts_are_examined_and_a_scripted_model_is_refused():
     model = SpreadFirst()
     model.encoder, model.decoder = torch.jit.script(model.encoder), torch.jit.script(model.decoder)
     model.decoder.eval()
     before = state(model)
     assert checkup(model, IMAGES, cross_entropy).translation.beta == pytest.approx(1)
     assert_same(before, state(model))
-    assert not checkup(torch.compile(SpreadFirst()), IMAGES, cross_entropy).shown
     with pytest.raises(ValueError, match="a scripted model hides its parts"):
         checkup(torch.jit.trace(SpreadFirst(), IMAGES, check_trace=False), IMAGES, cross_entropy)
+
+
+def test_a_compiled_model_is_examined_as_it_was_before():
+    class Compiled(nn.Module):  # as torch.compile returns it, which takes seconds to import
+        def __init__(self):
+            super().__init__()
+            self._orig_mod = SpreadFirst()
+    assert checkup(Compiled(), IMAGES, cross_entropy).translation.beta == pytest.approx(1)
 
 
 def test_a_counter_in_the_model_is_set_back():

@@ -16,7 +16,8 @@ from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import NEEDS
 from vae_lib.checkup.keeping import preserved
 from vae_lib.checkup.of_loss import agree, constants, fits, read, shapes, translation, variance_of, weights
-from vae_lib.checkup.of_model import affine, by_its_noise, draws, heads, noise, returns_mu, squashed
+from vae_lib.checkup.of_model import affine, heads, returns_mu, squashed
+from vae_lib.checkup.of_noise import by_its_noise, draws, noise
 from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, located
 from vae_lib.checkup.report import Results
 from vae_lib.checkup.seams import find_seams

@@ -1,8 +1,8 @@
 """The exhibits of the bug museum: what is wrong, what to do, and where it is explained (page 13)."""
 
 EXHIBITS = {
-    "noise_std": ("The noise of z has another standard deviation than the KL assumes.",
-                  "Draw z = mu + exp(log_var / 2) * eps, with eps of standard deviation 1.",
+    "noise_std": ("The noise of z is another one than the KL assumes.",
+                  "Draw z = mu + exp(log_var / 2) * eps, with an eps from N(0, 1) for each latent of each image.",
                   "05_reparameterization.ipynb#Second-way:-the-noise-stays,-the-draws-move"),
     "kl_without_half": ("The KL lacks its 1/2.",
                         "Use 1/2 (mu^2 + sigma^2 - log sigma^2 - 1). If twice the KL is meant, say beta=2.",

@@ -12,7 +12,8 @@ import torch
 from vae_lib.checkup.answers import NotReadable
 from vae_lib.checkup.by_image import by_image
 from vae_lib.checkup.keeping import other_weights
-from vae_lib.checkup.of_model import LOG_VARS, near
+from vae_lib.checkup.of_model import near
+from vae_lib.checkup.of_noise import LOG_VARS
 from vae_lib.checkup.readings import ErrorTerm, KLTerm, read_error, read_kl, read_mu2
 from vae_lib.loss_translator import Translation
 
@@ -125,7 +126,7 @@ def variance_of(probe, reading):
     named = float(named) if isinstance(named, (int, float)) else None
     if reading.bernoulli or error.constant is None:
         return named, None
-    constant = error.constant - (latents * (kl.var + kl.log) if kl else 0)
+    constant = error.constant - (latents * kl.at_prior if kl else 0)
     for s2 in (named, 1 / (2 * error.weight), reading.ratio and reading.ratio / 2):
         if s2 and s2 > 0 and near(constant, s2 * error.weight * pixels * math.log(2 * math.pi * s2)):
             return s2, True
@@ -172,23 +173,26 @@ def weights(probe, reading, s2, beta_meant):
     kl, moves, latents, pixels = reading.kl, reading.moves, math.prod(probe.latent_shape), probe.x[0].numel()
     beta, by_batch = absolute_beta(reading, s2), moves["batch"]
     summed = by_batch is not None and not near(by_batch, 1)
-    ratio = reading.ratio * (len(probe.x) if near(by_batch, 0.5) else 1 / len(probe.x) if near(by_batch, 2) else 1)
+    of_batch = len(probe.x) if near(by_batch, 0.5) else 1 / len(probe.x) if near(by_batch, 2) else 1
     known = f"beta = {beta:.4g}" if beta is not None else f"2 s2 beta = {reading.ratio:.4g}"
     times = f"{by_batch:.3g} times as much as with {len(probe.x) // 2}" if by_batch else "other numbers cannot be tried"
     found = {"loss_summed_over_batch": (summed, f"{known} with {len(probe.x)} images, {times}")}
 
-    def averaged(value, by_pixels, by_latents):
+    def averaged(value, by_pixels, by_latents, times=1):
         """Whether the ratio is `value`, up to the 2 s2 of a squared error, and moves with the sizes as it then does."""
         factors = (1,) if reading.bernoulli else (2 * s2,) if s2 else (1, 2)
-        right = moves["pixels"] is None or near(moves["pixels"], by_pixels)
-        right = right and (moves["latents"] is None or near(moves["latents"], by_latents))
-        return (not near(value, 1) and right and any(near(ratio, factor * value) for factor in factors)
-                and not (beta_meant and near(beta, beta_meant)))
+        seen = [(moves["pixels"], by_pixels), (moves["latents"], by_latents)]
+        right = all(near(moved, wanted) or (moved is None and times == 1) for moved, wanted in seen)
+        return (not near(value, 1) and right and not (beta_meant and near(beta, beta_meant))
+                and any(near(reading.ratio * of_batch, times * factor * value) for factor in factors))
 
+    doubled = False
     for exhibit, value, by_pixels, by_latents in (
             ("kl_mean_over_latents", 1 / latents, 1, 0.5), ("mean_mse_summed_kl", pixels, 2, 1),
             ("both_terms_averaged", pixels / latents, 2, 0.5)):
-        found[exhibit] = averaged(value, by_pixels, by_latents), f"{known}; this mistake makes it {value:.4g}"
+        once, twice = (averaged(value, by_pixels, by_latents, times) for times in (1, 2))
+        found[exhibit] = once or twice, f"{known}; this mistake makes it {value:.4g}" + ", and twice the KL" * twice
+        doubled |= twice and not once
     lowest, nat = -kl.log / kl.var if kl.var else math.nan, nat_of(reading, s2)
     bottomless = kl.mu2 / reading.error.weight < 0 or (kl.var and (kl.var / reading.error.weight < 0 or lowest <= 0))
     formula = " ".join(f"{weight / (nat or 1):+.3g} {term}" for weight, term in zip(
@@ -198,11 +202,12 @@ def weights(probe, reading, s2, beta_meant):
     found["kl_half_at_prior"] = (not kl.std and not kl.var2 and (bottomless or not near(lowest, 1)), evidence + (
         ", without any lowest value" if bottomless else f", lowest at a variance of {lowest:.3g}"))
     found["kl_sigma_for_variance"] = bool(kl.std) or bool(kl.var2 and not as_log_std), evidence
-    twice = beta is not None and near(beta, 2) and not near(beta_meant, 2)
-    others = any(shown for shown, _ in found.values())
+    others = any(shown for exhibit, (shown, _) in found.items() if exhibit != "loss_summed_over_batch")
+    twice = beta is not None and near(beta * of_batch, 2) and not near(beta_meant, 2) and not others
+    doubled = doubled and right_form(kl) and (reading.bernoulli or s2)
     found["kl_without_half"] = (
         None if beta is None and right_form(kl) and not others else
-        (twice and not others) or (not others and not right_form(kl) and not as_log_std),
+        bool(twice or doubled or (not others and not right_form(kl) and not as_log_std)),
         f"{evidence}; {known}" + (": a missing 1/2 would only double the variance s2" if beta is None else ""))
     return found
 
@@ -228,7 +233,7 @@ def constants(probe, reading):
     exhibit, pixels = "gaussian_constant_on_bernoulli", probe.x[0].numel()
     if not reading.bernoulli:
         return {exhibit: (False, f"the loss has a {reading.error.form}, no cross entropy")}
-    offset = math.prod(probe.latent_shape) * (reading.kl.var + reading.kl.log) if reading.kl else 0.0
+    offset = math.prod(probe.latent_shape) * reading.kl.at_prior if reading.kl else 0.0
     nats, wanted = (reading.error.constant - offset) / reading.error.weight, pixels / 2 * math.log(2 * math.pi)
     held = "no other constant" if abs(nats) < 1e-4 * pixels else f"{nats:.2f} nats an image"
     return {exhibit: (near(abs(nats), wanted, 0.001), f"beside the {reading.error.form} and the KL the loss holds "

@@ -56,6 +56,12 @@ class KLTerm(NamedTuple):
     drawn: str | None
     samples: int
 
+    @property
+    def at_prior(self):
+        """The cost of a latent at the prior, if its constant is the weight of log sigma^2, as in (4.5)."""
+        of_std = self.var2 and abs(self.log + 2 * self.mu2) < 0.01 * abs(self.mu2)
+        return self.var + self.std + self.var2 + self.log / (2 if of_std else 1)
+
 
 def fit(terms, values):
     """Coefficients of the terms (a list of arrays) that give the values; None unless they do so exactly."""
@@ -121,7 +127,9 @@ def read_mu2(probe, function, at):
     at_prior = probe.value(function, output=at)
     costs = [probe.value(function, mu=mu, output=at) - at_prior for mu in (-2.0, -1.0, 1.0, 2.0)]
     found = fit([np.array([4.0, 1.0, 1.0, 4.0])], costs)
-    if found is None or not any(costs):
+    if not any(costs):
+        raise NotReadable("it has no KL: it does not change with mu while the output is held")
+    if found is None:
         raise NotReadable("its KL term is no multiple of mu^2 in the mean")
     return float(found[0]) / math.prod(probe.latent_shape)
 

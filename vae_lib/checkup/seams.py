@@ -37,21 +37,28 @@ def parts_of(model):
 
 
 def heads_in(calls):
-    """Calls of two parts that may return mu and log_var: of one argument, with answers of one shape, not nested."""
-    for first, second in permutations([call for call in calls if isinstance(call.answer, Tensor)], 2):
+    """Places, and calls of two parts that may return mu and log_var: of one argument, answers of one shape, not nested.
+
+    The place is that of the later one.
+    """
+    for (here, first), (there, second) in permutations(enumerate(calls), 2):
+        if not (isinstance(first.answer, Tensor) and isinstance(second.answer, Tensor)):
+            continue
         nested = any(one.name.startswith(f"{other.name}.") for one, other in ((first, second), (second, first)))
         if (first.argument is second.argument and first.answer is not second.answer and not nested
                 and first.answer.shape == second.answer.shape and first.answer.dim() > 1):
-            yield Call(f"{first.name}, {second.name}", first.argument, (first.answer, second.answer))
+            both = Call(f"{first.name}, {second.name}", first.argument, (first.answer, second.answer))
+            yield max(here, there), both
 
 
 def decoders_in(calls, numel):
     """The calls, and from each the way to the last one that returns `numel` numbers."""
     yield from calls
-    ends = [call for call in calls if output_part(call.answer, numel)]
-    for first in calls:
-        if ends and first.name != ends[-1].name and calls.index(first) < calls.index(ends[-1]):
-            yield Call(f"{first.name}, {ends[-1].name}", first.argument, ends[-1].answer)
+    ends = [place for place, call in enumerate(calls) if output_part(call.answer, numel)]
+    last = calls[ends[-1]] if ends else None
+    for first in calls[:ends[-1]] if ends else ():
+        if first.name != last.name:
+            yield Call(f"{first.name}, {last.name}", first.argument, last.answer)
 
 
 def seams_of(first, second, part, pixels, drive):
@@ -72,10 +79,8 @@ def candidates(calls, x, drive, encode, decode):
     """Pairs (Seams, sure), the likeliest first; sure, where one part says by its answer's form that it encodes."""
     for part, one in ((posterior_part, True), (halves_part, True), (posterior_part, False),
                       (swapped(posterior_part), True), (swapped(halves_part), True)):
-        for first in calls if one else heads_in(calls):
-            names = first.name.split(", ")
-            begun = max(place for place, call in enumerate(calls) if call.name in names)
-            rest = calls[calls.index(first) + 1 if one else begun + 1:]
+        for place, first in enumerate(calls) if one else heads_in(calls):
+            rest = calls[place + 1:]
             for second in decoders_in(rest, x.numel()) if encode in (None, first.name) else ():
                 if decode in (None, second.name):
                     seams = seams_of(first, second, part, x[0].numel(), drive)
