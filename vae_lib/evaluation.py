@@ -79,7 +79,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     return HeldOut(*parts.mean(1).tolist(), stderr=latents.stderr_of(parts[0]))
 
 
-def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
+def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None, q=None):
     """Negative log-likelihood of each image by importance weighting, averaged over images: an NLL of floats, in nats.
 
     The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper bound
@@ -87,12 +87,14 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     does not grow with either number; the draws depend on seed, batch size and number of samples. The model's memory
     format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the importance weights
     are float32, sums over them float64. p(z) is N(0, I) or, with a `prior`, the density r(z) whose logarithm its
-    method log_prob gives: (..., latent_dim) to (...), in nats. Shapes: x (N, C, H, W), floats binarised or scaled as
-    for training, N >= 2. Raises TypeError or ValueError for other types, shapes and ranges, and FloatingPointError
-    for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5.
+    method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's q(z|x) or, with a `q`,
+    from that proposal for these images, as `refinement.refine` makes it. The expectation is an upper bound with any q
+    that was not chosen by these draws. Then the KL is an average over samples too, not a closed form. Shapes: x (N, C,
+    H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for other types, shapes
+    and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5.
     """
     latents.check_vae(model, x, at_least=2)
-    estimates = importance_estimates(model, x, num_samples, batch_size, seed, autocast, progress, prior)
+    estimates = importance_estimates(model, x, num_samples, batch_size, seed, autocast, progress, prior, q)
     return average_estimates(estimates, num_samples)
 
 
@@ -108,9 +110,12 @@ def average_estimates(estimates, num_samples):
 
 
 @takes(num_samples=integer, batch_size=integer, prior=optional(density))
-def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None):
+def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None,
+                         q=None):
     """The estimates that `nll` averages, image by image. Arguments and errors as for `nll`, but N >= 1."""
     latents.check_vae(model, x)
+    if q is not None:
+        check_proposal("q", q, x)
     device = next(model.parameters(), x).device
     generator = torch.Generator(device).manual_seed(seed)
     samples_at_once = min(num_samples, batch_size)
@@ -118,10 +123,12 @@ def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, auto
     model.to(memory_format=torch.channels_last)  # convolutions are faster so
     try:
         with evaluating(model, prior), tqdm(total=len(x), disable=not progress, unit="images") as bar:
-            for images in x.split(batch_size // samples_at_once):
+            for chosen in torch.arange(len(x)).split(batch_size // samples_at_once):
+                of_q = None if q is None else q[chosen].to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                    results.append(_estimates(model, images.to(device), num_samples, samples_at_once, generator, prior))
-                bar.update(len(images))
+                    results.append(_estimates(model, x[chosen].to(device), num_samples, samples_at_once, generator,
+                                              prior, of_q))
+                bar.update(len(chosen))
     finally:
         model.to(memory_format=torch.contiguous_format)
     estimates = ImportanceEstimates(*torch.cat(results, dim=1))
@@ -129,22 +136,39 @@ def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, auto
     return estimates
 
 
-def _estimates(model, x, num_samples, at_once, generator, prior):
+def check_proposal(name, q, x):
+    """Refuse what is no proposal, or one for another number of images than x has: TypeError or ValueError."""
+    if isinstance(q, type) or not all(hasattr(q, part) for part in ("sample", "log_prob", "__len__", "__getitem__")):
+        raise TypeError(f"{name}: wanted a Proposal, as `refine` makes it, or None, got {q!r}")
+    if len(q) != len(x):
+        raise ValueError(f"{name}: wanted a Proposal for {len(x)} images, as many as x has, got one for {len(q)}")
+
+
+def _estimates(model, x, num_samples, at_once, generator, prior, q):
     """log p(x), effective sample size, mean log p(x|z) and KL of each image, from samples taken `at_once`: (4, N)."""
-    mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
+    if q is None:
+        mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
     log_sum, log_sum_squares = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)
-    total, gain = torch.zeros_like(log_sum), torch.zeros_like(log_sum)
+    total, total_log_w, gain = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
     for taken in range(0, num_samples, at_once):
-        z = sample_posterior(mu, log_var, min(at_once, num_samples - taken), generator)
-        log_px_given_z = model.likelihood.log_prob(x, model.decoder(z).to(x.dtype))
-        log_w = log_weights(log_px_given_z, z, mu, log_var).double()
+        number = min(at_once, num_samples - taken)
+        z = sample_posterior(mu, log_var, number, generator) if q is None else q.sample(number, generator)
+        log_px_given_z = model.likelihood.log_prob(x, model.decoder(z.to(x.dtype)).to(x.dtype))
+        if q is None:
+            log_w = log_weights(log_px_given_z, z, mu, log_var).double()
+        else:
+            log_w = log_px_given_z.double() + log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) - q.log_prob(z)
         if prior is not None:
-            log_ratio = _log_ratio(prior, z).double()
+            log_ratio = _log_ratio(prior, z.to(x.dtype)).double()
             log_w, gain = log_w + log_ratio, gain + log_ratio.sum(0)
         log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
         log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_w).logsumexp(0))
         total += log_px_given_z.double().sum(0)
-    kl = kl_to_standard_normal(mu.double(), log_var.double()) - gain / num_samples
+        total_log_w += log_w.sum(0)
+    if q is None:
+        kl = kl_to_standard_normal(mu.double(), log_var.double()) - gain / num_samples
+    else:
+        kl = (total - total_log_w) / num_samples
     size = (2 * log_sum - log_sum_squares).exp()
     return torch.stack([log_sum - math.log(num_samples), size, total / num_samples, kl])
 
