@@ -74,10 +74,16 @@ def jupyterlab():
 # One notebook in the browser
 
 def open_notebook(page, name):
-    """Open build/browser/notebooks/`name` in a page of the browser, and wait until its kernel is ready."""
-    found = server()
-    workspace = re.sub(r"\W", "-", name)  # one for each notebook: those open at the same time do not meet
-    page.goto(f"{found['url']}lab/workspaces/{workspace}/tree/{FOLDER}/notebooks/{name}?token={found['token']}")
+    """Open build/browser/notebooks/`name` in a page of the browser, and wait until its kernel is ready.
+
+    Where JupyterLab is open already it stays, as it does for a reader: to load it takes longer than a notebook.
+    """
+    if page.evaluate("Boolean(window.jupyterapp)"):
+        page.evaluate(f"jupyterapp.commands.execute('docmanager:open', {{path: '{FOLDER}/notebooks/{name}'}}); null")
+    else:
+        found = server()
+        workspace = re.sub(r"\W", "-", name)  # of this page alone: those open at the same time do not meet
+        page.goto(f"{found['url']}lab/workspaces/{workspace}/tree/{FOLDER}/notebooks/{name}?token={found['token']}")
     page.locator(".jp-Notebook").wait_for()
     wait_until_idle(page)
 
@@ -101,11 +107,14 @@ def save(page):
     page.wait_for_function(f"!{OPEN}.context.model.dirty")
 
 
-def shut_down(page):
-    """Ask for the end of the notebook's kernel, which holds some hundred megabytes, and do not wait for it."""
+def close_notebook(page):
+    """Close what is open, and ask for the end of its kernel, which holds some hundred megabytes; do not wait for it."""
     if page.evaluate(f"Boolean(window.jupyterapp && {OPEN}?.sessionContext?.session)"):
         with page.expect_request(lambda request: request.method == "DELETE"):
-            page.evaluate(f"{OPEN}.sessionContext.shutdown(); null")
+            page.evaluate(f"""() => {{
+                const id = {OPEN}.sessionContext.session.id
+                {OPEN}.dispose()
+                jupyterapp.serviceManager.sessions.shutdown(id) }}""")
 
 
 # What a notebook says
@@ -156,8 +165,16 @@ def pictures(notebook):
 
 
 def not_shown(notebook, exporter):
-    """How many of a notebook's pictures its export to HTML lacks, as where an empty widget stands in place of one."""
-    html, _ = exporter.from_notebook_node(notebook)
+    """How many of a notebook's pictures its export to HTML lacks, as where an empty widget stands in place of one.
+
+    What has no picture is left out, as most of the export's time is for code and prose.
+    """
+    drawn = copy.deepcopy(notebook)
+    drawn.cells = [cell for cell in drawn.cells
+                   if any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))]
+    for cell in drawn.cells:
+        cell.source = ""
+    html, _ = exporter.from_notebook_node(drawn)
     shown = {"".join(png.split()) for png in re.findall(r'<img[^>]*\bsrc="data:image/png;base64,([^"]*)"', html)}
     return sum(png not in shown for png, _ in pictures(notebook))
 

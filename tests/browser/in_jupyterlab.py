@@ -34,17 +34,35 @@ HAS_CHANGED = f"""async ([img, before]) => {{
 KNOWN = {("aria-input-field-name", "noUi-handle"): "ipywidgets 8.1 names a slider in the label beside its handle alone"}
 
 
-@pytest.fixture
-def page(chromium):
-    """An empty page of the browser; what the browser complains about goes into `page.complaints`."""
+def new_page(chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda line: page.complaints.append(line.text) if line.type == "error" else None)
     page.set_default_timeout(30_000)
+    return page
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The page of the browser in which JupyterLab is open, if there is one, in a list."""
+    return []
+
+
+@pytest.fixture
+def page(request, chromium, opened):
+    """A page of the browser without a notebook; what the browser complains about goes into `page.complaints`.
+
+    One test leaves JupyterLab to the next, but not after a failure.
+    """
+    page, failed = opened.pop() if opened else new_page(chromium), request.session.testsfailed
+    page.complaints.clear()
     yield page
-    browser.shut_down(page)
-    page.close()
+    browser.close_notebook(page)
+    if request.session.testsfailed == failed:
+        opened.append(page)
+    else:
+        page.close()
 
 
 def screenshot(place, name):
