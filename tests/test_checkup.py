@@ -153,6 +153,19 @@ def test_one_head_is_enough():
         assert shown(vae) == ["relu_on_heads" if isinstance(layer, nn.ReLU) else "batch_norm_on_heads"]
 
 
+def test_a_layer_behind_heads_that_have_died_is_found_and_heads_of_one_sign_are_no_fault():
+    for layer, exhibit in ((nn.ReLU(), "relu_on_heads"), (nn.BatchNorm1d(LATENTS), "batch_norm_on_heads")):
+        vae = network("dense")
+        for number in vae.encoder.to_mu.parameters():
+            nn.init.zeros_(number)
+        vae.encoder.to_mu = nn.Sequential(vae.encoder.to_mu, layer)
+        assert shown(vae) == [exhibit]
+    cut_at_0_by_chance = network("dense")
+    nn.init.zeros_(cut_at_0_by_chance.encoder.to_mu.weight)
+    cut_at_0_by_chance.encoder.to_mu.bias.data = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert shown(cut_at_0_by_chance) == []
+
+
 def test_faults_are_found_behind_answers_of_other_forms():
     model, images, loss, validation = encoder_draws_itself()
     model.to_log_var.register_forward_hook(lambda module, inputs, answer: answer.relu())
@@ -480,6 +493,11 @@ def test_parts_can_be_named():
     assert named.as_dict() == checkup(InForward(), IMAGES, cross_entropy).as_dict()
 
 
+def made_in_inference_mode():
+    with torch.inference_mode():
+        return network("dense")
+
+
 class HiddenTwiceTheCode(nn.Module):
     """A plain autoencoder, with layers that have as many units as mu and log_var would."""
 
@@ -512,6 +530,8 @@ def test_a_second_answer_can_be_named():
     ({"model": dense_ae((1, 8, 8), (16,), 4)}, ValueError, r"model: wanted a VAE with a part that returns \(mu, log"),
     ({"model": HiddenTwiceTheCode(), "images": IMAGES.flatten(1)}, ValueError, "model: wanted a VAE with a part that"),
     ({"model": network("dense").to("meta")}, ValueError, "model: wanted weights with numbers, got .* on the device"),
+    ({"model": nn.LazyLinear(3)}, ValueError, "model: wanted weights with numbers, got the lazy weight: run the model"),
+    ({"model": made_in_inference_mode()}, ValueError, "model: wanted weights that can be set back, got .* made in"),
     ({"images": IMAGES.to("meta")}, ValueError, "images: wanted numbers, got a tensor on the device meta"),
     ({"encode": "to_mu, to_spread"}, ValueError, "encode: wanted the name of a part of the model, got 'to_mu, to_spr"),
     ({"encode": "inference"}, ValueError, "encode: wanted the name of a part of the model, got 'inference'"),

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from vae_lib.checkup.answers import NotReadable, number_of
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
@@ -50,6 +51,10 @@ def module(name, value):
     if not isinstance(value, nn.Module):
         raise TypeError(f"{name}: wanted a torch.nn.Module that encodes and decodes, got {type(value).__name__}")
     for part, parameter in value.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name}: wanted weights with numbers, got the lazy {part}: run the model once before")
+        if parameter.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(f"{name}: wanted weights that can be set back, got {part}, made in torch.inference_mode")
         if parameter.is_meta:
             raise ValueError(f"{name}: wanted weights with numbers, got {part} on the device meta, which holds none")
     return getattr(value, "_orig_mod", value)
@@ -75,7 +80,11 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
 
     Only what is given is examined; the report says what was not. Numbers are in nats. Draws come from `seed`; random
     streams, weights, buffers and modes are afterwards as before. A loss must compute, not train: a step of training is
-    refused with ValueError, as are models in which encoder and decoder are not found.
+    refused with ValueError, as are models in which encoder and decoder are not found: plain autoencoders among them.
+
+    Values are examined, not gradients: `sample` in place of `rsample`, or a `detach`, is not seen. Of noise its mean
+    and standard deviation are measured, not its form. Of a squared error whose variance nothing states, 2 s2 beta is
+    one number: a missing 1/2 in the KL only doubles s2.
 
     For Pyro's example: loss=lambda vae, x: Trace_ELBO().loss(vae.model, vae.guide, x). For pythae's models:
     loss=lambda vae, x: vae({"data": x}).loss.

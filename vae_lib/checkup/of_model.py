@@ -16,25 +16,43 @@ def near(value, wanted, tolerance=0.01):
 
 
 def heads(probe):
-    """ReLU, and batch norm, behind the two heads: what they return for images, noise, and noise in other batches."""
+    """ReLU, and batch norm, behind the two heads: what they return for images, noise, and noise in other batches.
+
+    Heads that have died, or idle latents, return one number for all images: so other weights are tried too.
+    """
     noise = torch.rand(3, 32, *probe.x.shape[1:], dtype=probe.x.dtype, device=probe.x.device)
     low, high = probe.x.min(), probe.x.max()
     batches = [low + (high - low) * noise[0], low + (high - low) * noise[1] ** 8, (high - low) * (20 * noise[2] - 10)]
-    answers = [probe.encoded(batch, training=False) for batch in (probe.x, high + low - probe.x, *batches)]
+
+    def answers():
+        """For each head its values in eval mode, and its mean and standard deviation over three batches in training."""
+        in_eval = [probe.encoded(batch, training=False) for batch in (probe.x, high + low - probe.x, *batches)]
+        in_training = [probe.encoded(batch, training=True) for batch in batches]
+        for values, trained in zip(zip(*in_eval), zip(*in_training)):
+            rows = [value.flatten(1).double() for value in trained]
+            moments = torch.stack([row.mean(0) for row in rows]), torch.stack([row.std(0) for row in rows])
+            yield torch.cat([value.flatten(1) for value in values]), moments
+
+    own = list(answers())
+    with other_weights(probe.model):
+        other = list(answers())
     cut, normed = [], []
-    for place, name in enumerate(("mu", probe.spread)):
-        values = torch.cat([answer[place].flatten(1) for answer in answers])
+    for name, (values, moments), (other_values, other_moments) in zip(("mu", probe.spread), own, other):
         if values.isnan().any():
             raise NotReadable(f"the encoder returns NaN for {name}")
-        zeros = (values == 0).double().mean().item()
-        if (place == 0 or "log" in name) and values.min() == 0 and 0.01 < zeros < 1:
-            cut.append(f"{name} is never negative in {values.numel()} values, and exactly 0 in {zeros:.0%} of them")
-        in_batches = [probe.encoded(batch, training=True)[place].flatten(1).double() for batch in batches]
-        means, stds = (torch.stack([getattr(values, of)(0) for values in in_batches]) for of in ("mean", "std"))
-        same = (means - means[0]).abs() < 0.02 * stds, (stds - stds[0]).abs() < 0.02 * stds
-        if stds.min() > 1e-4 and torch.stack(same).all():
-            normed.append(f"{name} has the mean {means[0, 0]:.3g} and the standard deviation {stds[0, 0]:.3g} over "
-                          "three batches of quite different images")
+        zeros, other_zeros = ((of == 0).double().mean().item() for of in (values, other_values))
+        if ((name == "mu" or "log" in name) and values.min() == 0 and other_values.min() == 0
+                and zeros > 0.01 and 0.01 < other_zeros < 1):
+            cut.append(f"{name} is never negative in {values.numel()} values, and exactly 0 in {zeros:.0%} of them; "
+                       f"with other weights in {other_zeros:.0%}")
+        for (means, stds), which in ((moments, ""), (other_moments, ", with other weights")):
+            same = ((means - means[0]).abs() < 0.02 * stds) & ((stds - stds[0]).abs() < 0.02 * stds)
+            alive = stds.min(0).values > 1e-4
+            if alive.any() and same[:, alive].all():
+                mean, std = means[0, alive][0], stds[0, alive][0]
+                normed.append(f"{name} has the mean {mean:.3g} and the standard deviation {std:.3g} over three batches "
+                              f"of quite different images{which}")
+                break
     return {"relu_on_heads": (bool(cut), "; ".join(cut) or "no head is cut off at 0"),
             "batch_norm_on_heads": (bool(normed), "; ".join(normed) or "mean and spread over a batch vary with it")}
 
