@@ -4,6 +4,8 @@ An examination returns {exhibit: (shown, evidence)}: True, False, or None where 
 the number that was measured. It raises NotReadable where the model does not let itself be measured.
 """
 
+from contextlib import suppress
+
 import torch
 
 from vae_lib.checkup.answers import NotReadable
@@ -33,8 +35,8 @@ def heads(probe):
             moments = torch.stack([row.mean(0) for row in rows]), torch.stack([row.std(0) for row in rows])
             yield torch.cat([value.flatten(1) for value in values]), moments
 
-    own = list(answers())
-    with other_weights(probe.model):
+    own = other = list(answers())
+    with suppress(NotReadable), other_weights(probe.model):
         other = list(answers())
     cut, normed = [], []
     for name, (values, moments), (other_values, other_moments) in zip(("mu", probe.spread), own, other):
@@ -76,8 +78,9 @@ def squashed(probe, form):
         return {"sigmoid_twice": (True, "the loss is the cross entropy of sigmoid(sigmoid(output))")}
     z = torch.randn(64, *probe.latent_shape, dtype=torch.float64).to(next(probe.model.parameters(), probe.x))
     output = torch.cat([probe.decoded(scale * z) for scale in (1, 10, 100, 1000)])
-    with other_weights(probe.model):
-        output = torch.cat([output, probe.decoded(z)])  # a trained decoder may keep to a part of its range
+    with suppress(NotReadable), other_weights(probe.model):
+        others = probe.decoded(z)  # a trained decoder may keep to a part of its range
+        output = torch.cat([output, others[others.isfinite().all(1)]])
     if not output.isfinite().all():
         raise NotReadable("the decoder returns NaN or infinity")
     low, high = output.min().item(), output.max().item()
