@@ -506,6 +506,19 @@ def test_best_gaussian_q_is_beaten_by_no_other(decode, variance):
             assert (model.elbo(x, mu, torch.tensor(log_var)) < best + 1e-10).all()
 
 
+def test_log_px_is_checked_half_way_between_the_points_of_the_grid():
+    seen = []
+    NonlinearModel(lambda z: seen.append(z) or z, 0.25, points=101).log_px(SCALARS)
+    grid, between = seen[-2:]
+    close(between, (grid[:-1] + grid[1:]) / 2, 1e-12)
+
+
+@pytest.mark.parametrize("x, ends", [(-1.0, {"low": -1}), (1.0, {"high": 1})])
+def test_a_posterior_that_reaches_either_end_of_the_grid_is_refused(x, ends):
+    with pytest.raises(ValueError, match="^x: wanted values whose posterior fits a grid"):
+        NonlinearModel(lambda z: z, 0.01, **ends).log_px(torch.tensor([x]).double())
+
+
 def test_nonlinear_model_with_a_kink_needs_a_finer_grid():
     x = torch.tensor([0.3, -0.2], dtype=torch.float64)
     with pytest.raises(ValueError, match="x: wanted values whose posterior fits a grid of 101 points"):

@@ -46,7 +46,8 @@ class LinearGaussian:
             raise ValueError(f"x: wanted {wanted}, got shape {tuple(x.shape)}")
         latent_dim = integer("latent_dim", latent_dim, at_most=largest)
         bias = x.mean(0)
-        eigenvalues, directions = torch.linalg.eigh((x - bias).mT @ (x - bias) / len(x))
+        centred = x - bias
+        eigenvalues, directions = torch.linalg.eigh(centred.mT @ centred / len(x))
         eigenvalues, directions = eigenvalues.flip(0), directions.flip(1)
         if variance is None:
             variance = eigenvalues[latent_dim:].mean().item()
@@ -223,14 +224,14 @@ class NonlinearModel:
         x = float64("x", x, "N").detach()
         starts = self._starts(x)
         xs, q = x.repeat(len(starts)), torch.cat([self._highest(x, group) for group in starts])
-        fractions = torch.tensor([0.0, 0.01, 0.1, 0.3, 1.0]).to(q)[:, None, None]
+        fractions = torch.tensor([0.0, 0.1, 1.0]).to(q)[:, None, None]
         for _ in range(20):
             gradient, hessian = self._derivatives(xs, q)
             if gradient.abs().max() < 1e-7:
                 break
             curvatures, axes = torch.linalg.eigh(hessian)
-            ascent = axes @ ((axes.mT @ gradient[..., None]) / curvatures.abs().clamp_min(1e-6)[..., None])
-            q = self._highest(xs, q + fractions * ascent[..., 0].clamp(-2, 2))
+            ascent = axes @ ((axes.mT @ gradient[..., None]) / curvatures.abs().clamp_min(0.01)[..., None])
+            q = self._highest(xs, q + fractions * ascent[..., 0])
         return self._highest(x, q.reshape(len(starts), -1, 2)).unbind(1)
 
     @torch.no_grad()
