@@ -205,6 +205,33 @@ def test_faults_are_found_between_the_layers_of_one_forward():
     assert shown(model, loss=cross_entropy) == ["std_as_variance", "relu_on_heads"]
 
 
+def plain_loss_with(kl_of_image, latents=4):
+    def loss(model, x):
+        logits, mu, log_var = model(x)
+        assert mu.shape[1] in (4, latents)
+        error = F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1)
+        return (error + kl_of_image(right_kl(mu, log_var))).mean()
+    return loss
+
+
+def test_a_loss_for_one_size_of_batch_is_not_cleared_of_a_sum_over_it():
+    def loss(model, x):
+        assert len(x) == 8
+        return made_of()(model, x)
+    report = checkup(network("dense"), IMAGES, loss)
+    said = {found.exhibit: found.evidence for found in report.with_verdict("not examined")}
+    assert not report.shown and "other numbers cannot be tried" in said["loss_summed_over_batch"]
+
+
+def test_a_weight_of_one_over_the_latents_is_no_average():
+    weighed, averaged = lambda kl: kl.sum(1) / 4, lambda kl: kl.mean(1)
+    assert shown(InForward(), loss=plain_loss_with(weighed, 8)) == []
+    assert shown(InForward(), loss=plain_loss_with(averaged, 8)) == ["kl_mean_over_latents"]
+    for either in (weighed, averaged):  # and a loss that takes 4 latents only
+        report = checkup(InForward(), IMAGES, plain_loss_with(either))
+        assert not report.shown and "and so may a weight that is meant" in str(report)
+
+
 @pytest.mark.parametrize("kl", [lambda mu, log_var: -right_kl(mu, log_var),
                                 lambda mu, log_var: right_kl(mu, log_var) - mu**2])
 @pytest.mark.parametrize("likelihood, images", [(None, IMAGES), (Gaussian(0.3), GREY)])

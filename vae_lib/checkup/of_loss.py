@@ -176,7 +176,7 @@ def weights(probe, reading, s2, beta_meant):
     of_batch = len(probe.x) if near(by_batch, 0.5) else 1 / len(probe.x) if near(by_batch, 2) else 1
     known = f"beta = {beta:.4g}" if beta is not None else f"2 s2 beta = {reading.ratio:.4g}"
     times = f"{by_batch:.3g} times as much as with {len(probe.x) // 2}" if by_batch else "other numbers cannot be tried"
-    found = {"loss_summed_over_batch": (summed, f"{known} with {len(probe.x)} images, {times}")}
+    found = {"loss_summed_over_batch": (summed if by_batch else None, f"{known} with {len(probe.x)} images, {times}")}
 
     def averaged(value, by_pixels, by_latents, times=1):
         """Whether the ratio is `value`, up to the 2 s2 of a squared error, and moves with the sizes as it then does."""
@@ -191,7 +191,11 @@ def weights(probe, reading, s2, beta_meant):
             ("kl_mean_over_latents", 1 / latents, 1, 0.5), ("mean_mse_summed_kl", pixels, 2, 1),
             ("both_terms_averaged", pixels / latents, 2, 0.5)):
         once, twice = (averaged(value, by_pixels, by_latents, times) for times in (1, 2))
-        found[exhibit] = once or twice, f"{known}; this mistake makes it {value:.4g}" + ", and twice the KL" * twice
+        said = f"{known}; this mistake makes it {value:.4g}" + ", and twice the KL" * twice
+        if once and exhibit == "kl_mean_over_latents" and moves["latents"] is None:
+            found[exhibit] = None, f"{said}, and so may a weight that is meant: other sizes cannot be tried"
+            continue
+        found[exhibit] = once or twice, said
         doubled |= twice and not once
     lowest, nat = -kl.log / kl.var if kl.var else math.nan, nat_of(reading, s2)
     bottomless = kl.mu2 / reading.error.weight < 0 or (kl.var and (kl.var / reading.error.weight < 0 or lowest <= 0))

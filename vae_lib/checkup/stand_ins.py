@@ -50,15 +50,19 @@ def first_tensor(args, kwargs):
 def answering(model, seams, encode, decode):
     """For a while the model's encoder answers encode(its argument), and its decoder decode(z)."""
     heads, decoders, made = seams.encode.name.split(", "), seams.decode.name.split(", "), []
+    latent_shape, dtype = seams.posterior.tensors[0].shape[1:], seams.decode.argument.dtype
 
     def head(original, *args, place, **kwargs):
         answer = encode(first_tensor(args, kwargs))
         return answer if len(heads) == 1 else answer[place]
 
     def enter(original, *args, **kwargs):
-        made.append(decode(first_tensor(args, kwargs)))
-        own = seams.decode.argument.dtype
-        return made[-1] if len(decoders) == 1 else original(*(value.to(own) for value in args), **kwargs)
+        z = first_tensor(args, kwargs)
+        made.append(decode(z))
+        if len(decoders) == 1:
+            return made[-1]
+        usual = z.to(dtype).narrow(z.dim() - len(latent_shape), 0, latent_shape[0])  # z may have more latents
+        return original(*(usual if value is z else value for value in args), **kwargs)
 
     def leave(original, *args, **kwargs):
         if not made:
