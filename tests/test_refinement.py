@@ -4,7 +4,7 @@ import pytest
 import torch
 from affine_vae import LIKELIHOOD, AffineVAE, X, close, normals
 from torch import nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, kl_divergence
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 
 from vae_lib.annealing import ais, importance_sandwich, own_images
 from vae_lib.evaluation import importance_estimates, nll
@@ -128,12 +128,12 @@ def test_a_climb_that_fails_leaves_the_start():
 
 
 def test_each_image_is_judged_alone():
-    """The encoder is right about half of the images, and a wild climb can only harm them."""
+    """The encoder is right about half of the images, and one large step can only harm them."""
     model, exact = misled_vae()
     shift = torch.tensor([0.0, 6.0]).double().repeat(6)[:, None]
     model.encoder = lambda x: (exact.posterior(x.flatten(1))[0] + shift, torch.full((12, 2), -1.9).double())
     start = encoder_proposal(model, FEW)
-    q = refine(model, FEW, "diagonal", steps=3, learning_rate=2.0, start=start, **QUIET)
+    q = refine(model, FEW, "diagonal", steps=1, learning_rate=1.2, start=start, **QUIET)
     kept = (q.loc == start.loc).flatten(1).all(1)
     assert kept[::2].all() and not kept[1::2].any()
 
@@ -176,6 +176,21 @@ def test_refining_leaves_model_and_random_state_alone():
     assert all(weights.grad is None and weights.requires_grad for weights in model.parameters())
     assert torch.equal(first.loc, same.loc) and not torch.equal(first.loc, other.loc)
     assert not any(part.requires_grad for part in first.parts())
+
+
+def test_the_draws_that_choose_q_are_not_those_that_measure_it(monkeypatch):
+    """Else a q that suits its draws would be measured too high, though one seed serves for both."""
+    model, seen = misled_vae()[0], []
+    draw = Proposal.noise
+    monkeypatch.setattr(Proposal, "noise", lambda *arguments: seen.append(draw(*arguments)) or seen[-1])
+    x, z = own_images(model, 12)
+    q = refine(model, x, "mixture", steps=40, **QUIET)
+    chosen_by = torch.cat([noise.flatten() for noise in seen] + [z.flatten()])
+    seen.clear()
+    importance_estimates(model, x, 500, q=q, **QUIET)
+    measured_by = torch.cat([noise.flatten() for noise in seen])
+    assert len(chosen_by) > 10_000 and len(measured_by) > 20_000
+    assert not torch.isin(measured_by, chosen_by).any()
 
 
 def test_bfloat16_is_for_networks_alone():
@@ -366,7 +381,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(capsys):
     (dict(components=1), "components: wanted an integer, 2 or more, got 1"),
     (dict(spread=-1), "spread: wanted a finite number, 0 or more, got -1"),
     (dict(batch_size=0), "batch_size: wanted an integer, 1 or more, got 0"),
-    (dict(prior=3), "prior: wanted a density"),
+    (dict(prior=3), "prior: wanted a density"), (dict(seed=-1), "seed: wanted an integer, 0 or more, got -1"),
     (dict(x=X[0]), "x: wanted a floating-point tensor"),
     (dict(start=3), "start: wanted a Proposal, as `refine` makes it, or None, got 3"),
     (dict(start=encoder_proposal(misled_vae()[0], X[:3])), "start: wanted a Proposal for 12 images, .* got one for 3"),
@@ -399,6 +414,19 @@ def test_a_q_that_does_not_fit_is_refused(function, q, error, message):
 def test_bounds_refuse(function, options, message):
     with pytest.raises(ValueError, match=message):
         function(misled_vae()[0], FEW, **QUIET, **options)
+
+
+def test_a_diverged_model_has_no_bounds():
+    model, _ = misled_vae()
+    decode = model.decoder
+    model.decoder = lambda z: decode(z) * torch.nan
+    with pytest.raises(FloatingPointError, match="log_w is not finite: the model"):
+        ais(model, FEW, temperatures=2, **QUIET)
+
+
+def test_a_prior_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"prior: .* to turn shape \(.*12, 2\) into \(.*12\), got \(.*12, 2\)"):
+        refine(misled_vae()[0], FEW, "diagonal", steps=1, prior=Normal(0.0, 1.0), **QUIET)
 
 
 def test_the_number_of_own_images_is_checked():

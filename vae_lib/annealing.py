@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 from vae_lib import latents
 from vae_lib.evaluation import check_proposal, importance_estimates
 from vae_lib.gaussian import log_normal
-from vae_lib.guards import integer, takes, tensor
+from vae_lib.guards import count, finite_or_stop, integer, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import log_mean_exp
-from vae_lib.refinement import encoder_proposal, log_joint
+from vae_lib.refinement import encoder_proposal, log_joint, stream
 
 ACCEPTED = 0.65  # share of accepted moves that the warm-up aims at; Wu et al. 2017
 
@@ -31,11 +31,11 @@ class Sandwich(NamedTuple):
     upper: Tensor | None
 
 
-@takes(num_images=integer)
+@takes(num_images=integer, seed=count)
 def own_images(model, num_images, seed=0):
     """Images that the model draws, and the z of each: x (N, C, H, W), then z (N, latent_dim), on the model's device."""
     like = next(model.parameters())
-    generator = torch.Generator(like.device).manual_seed(seed)
+    generator = stream(like.device, 4, seed)
     with evaluating(model):
         z = like.new_empty(num_images, model.latent_dim).normal_(generator=generator)
         return model.likelihood.sample(model.decoder(z), generator), z
@@ -58,7 +58,7 @@ def importance_sandwich(model, x, z, num_samples=500, q=None, **options):
     return Sandwich(lower, upper)
 
 
-@takes(temperatures=integer, chains=integer, leapfrogs=integer, batch_size=integer)
+@takes(temperatures=integer, chains=integer, leapfrogs=integer, batch_size=integer, seed=count)
 def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch_size=500, seed=0, progress=True):
     """Bounds on log p(x) by annealed importance sampling, of each image; without its own z there is no upper one.
 
@@ -72,8 +72,8 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
     Forwards, log w sums up log p(x, z) - log q(z|x), over T, along a chain from q. Backwards, from the posterior's draw
     z, the average of 1 / w is unbiased for 1 / p(x). Step sizes, one for each image and temperature, are found in a
     run of their own first; had they followed the chains that are weighed, neither would be a bound. All is in nats.
-    Raises TypeError or ValueError for other types, shapes and ranges. Neal 2001; Grosse, Ghahramani & Adams 2015
-    (bidirectional Monte Carlo); Wu, Burda, Salakhutdinov & Grosse 2017.
+    Raises TypeError or ValueError for other types, shapes and ranges, and FloatingPointError for NaN. Neal 2001;
+    Grosse, Ghahramani & Adams 2015 (bidirectional Monte Carlo); Wu, Burda, Salakhutdinov & Grosse 2017.
     """
     latents.check_vae(model, x)
     q = encoder_proposal(model, x) if q is None else q
@@ -102,8 +102,9 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
                 bounds.append(-log_mean_exp(-run(u.expand(shape), steps, backwards=True)))
             found.append(torch.stack(bounds).to(x.device))
             bar.update(len(images))
-    lower, *upper = torch.cat(found, 1)
-    return Sandwich(lower, *upper or [None])
+    bounds = torch.cat(found, 1)
+    finite_or_stop({"log_w": bounds}, latents.DIVERGED)
+    return Sandwich(bounds[0], None if z is None else bounds[1])
 
 
 def _target(model, x, q, u):

@@ -71,7 +71,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
             parts.append(torch.stack(bounds).double().mean(0))
             if prior is not None:
                 mu, log_var = model.encoder(images)
-                gains = [_log_ratio(prior, reparameterize(mu, log_var, again)).double() for _ in range(num_samples)]
+                gains = [log_ratio(prior, reparameterize(mu, log_var, again)).double() for _ in range(num_samples)]
                 gain = torch.stack(gains).mean(0)
                 parts[-1] += torch.stack([gain, torch.zeros_like(gain), -gain])
     parts = torch.cat(parts, dim=1)
@@ -159,8 +159,8 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
         else:
             log_w = log_px_given_z.double() + log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) - q.log_prob(z)
         if prior is not None:
-            log_ratio = _log_ratio(prior, z.to(x.dtype)).double()
-            log_w, gain = log_w + log_ratio, gain + log_ratio.sum(0)
+            more = log_ratio(prior, z.to(x.dtype)).double()
+            log_w, gain = log_w + more, gain + more.sum(0)
         log_sum = torch.logaddexp(log_sum, log_w.logsumexp(0))
         log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_w).logsumexp(0))
         total += log_px_given_z.double().sum(0)
@@ -173,7 +173,7 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
     return torch.stack([log_sum - math.log(num_samples), size, total / num_samples, kl])
 
 
-def _log_ratio(prior, z):
+def log_ratio(prior, z):
     """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
     with torch.autocast(z.device.type, enabled=False):
         log_rz = prior.log_prob(z)

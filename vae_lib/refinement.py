@@ -14,9 +14,9 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.evaluation import check_proposal, importance_estimates
+from vae_lib.evaluation import check_proposal, importance_estimates, log_ratio
 from vae_lib.gaussian import log_normal
-from vae_lib.guards import density, even, integer, not_negative, one_of, optional, positive, takes, tensor
+from vae_lib.guards import count, density, even, integer, not_negative, one_of, optional, positive, takes, tensor
 from vae_lib.modes import evaluating
 
 FAMILIES = "diagonal", "full", "mixture"
@@ -98,6 +98,11 @@ def encoder_proposal(model, x, batch_size=500):
     return Proposal(torch.zeros_like(mu[:, :1]), mu[:, None], (0.5 * log_var).exp().diag_embed()[:, None])
 
 
+def stream(device, number, seed):
+    """A generator of other draws than the one of this seed itself, and than those of other numbers from 1 to 4."""
+    return torch.Generator(device).manual_seed(number * 1_000_000_000 + seed)
+
+
 def log_joint(model, x, z, prior=None, autocast=False):
     """log p(x, z) = log p(x|z) + log p(z), in nats, in float64: x (N, C, H, W) and z (..., N, latent_dim) to (..., N).
 
@@ -106,7 +111,9 @@ def log_joint(model, x, z, prior=None, autocast=False):
     inside = z.to(x.dtype)
     with torch.autocast(z.device.type, torch.bfloat16, enabled=autocast):
         output = model.decoder(inside)
-    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) if prior is None else prior.log_prob(inside)
+    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    if prior is not None:
+        log_pz = log_pz + log_ratio(prior, inside)
     return model.likelihood.log_prob(x, output.to(x.dtype)).double() + log_pz
 
 
@@ -116,7 +123,8 @@ def stratified_elbo(joint, q, num_samples, generator=None):
     `joint` turns z (..., N, latent_dim) into log p(x, z), (..., N). Draws come in pairs eps and -eps. The gradient to
     the weights is exact but for these draws: nothing is differentiated through the choice of a component. log q(z|x)
     passes gradients through z alone; its other part is zero on average, and left out there is no noise where q is
-    the posterior. Equations (2.2) and (5.2); Morningstar et al. 2021, equation 5; Roeder, Wu & Duvenaud 2017.
+    the posterior. Equations (2.2) and (5.2); Morningstar et al. 2021 (stratified draws of mixtures); Roeder, Wu &
+    Duvenaud 2017.
     """
     eps = q.noise(num_samples // 2, generator)
     z = q.of_components(torch.cat([eps, -eps]))
@@ -125,7 +133,8 @@ def stratified_elbo(joint, q, num_samples, generator=None):
 
 
 @takes(family=one_of(*FAMILIES), steps=integer, num_samples=even, learning_rate=positive,
-       components=partial(integer, at_least=2), spread=not_negative, batch_size=integer, prior=optional(density))
+       components=partial(integer, at_least=2), spread=not_negative, batch_size=integer, seed=count,
+       prior=optional(density))
 def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03, components=4, spread=0.5,
            batch_size=500, seed=0, autocast=False, progress=True, prior=None, start=None):
     """q(z|x) of each image, optimised for this image alone: a Proposal for these images, on the device of x.
@@ -140,11 +149,11 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
     start       the Proposal to begin with, whose components, if more than one, stay as many. None: for "diagonal" the
                 encoder's, for "full" the refined "diagonal", for "mixture" the refined "full", by these arguments
 
-    Where a climb's end is worse than its start by more than two standard errors, on eight fresh sets of
-    num_samples draws with the same noise for both, the image keeps its start. So no family's ELBO is below the
-    one before by more than noise. That comparison is no estimate of the ELBO, since q was chosen by it: measure with
-    fresh draws, as `nll` and `gaps` do. Their log p(x) is too low on average, and never too high, whichever q was
-    chosen. A climb ends on the nearest hill and may stop short of its top: a family's best q can only be better.
+    Where a climb's end is worse than its start by more than two standard errors, on eight fresh sets of num_samples
+    draws with the same noise for both, the image keeps its start. So no family's ELBO is below the one before by more
+    than noise. That comparison is no estimate of the ELBO, since q was chosen by it. `nll` and `gaps` measure with
+    draws of their own, also from the same seed: then their log p(x) is not too high on average, whichever q was chosen.
+    A climb ends on the nearest hill and may stop short of its top: a family's best q can only be better.
 
     Weights get no gradients, the model is in eval mode meanwhile, and the caller's random state stays put. Raises
     TypeError or ValueError for other types, shapes and ranges, and FloatingPointError for an encoder's NaN. Equation
@@ -159,7 +168,7 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
                        autocast, progress, prior)
     check_proposal("start", start, x)
     device = next(model.parameters(), x).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = stream(device, 1 + FAMILIES.index(family), seed)
     number = start.loc.shape[1]
     if family == "mixture" and number == 1:
         number = components
