@@ -42,18 +42,18 @@ def own_images(model, num_images, seed=0):
 
 
 @takes(num_samples=partial(integer, at_least=2))
-def importance_sandwich(model, x, z, num_samples=500, q=None, **options):
+def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, seed=0, autocast=False, progress=True):
     """Bounds on log p(x) from importance weights: the lower one of num_samples - 1, the upper one with z among them.
 
-    z (N, latent_dim) is the one that x (N, C, H, W) was drawn with, q as for `nll`, and so are options and errors. The
-    bounds are apart by KLs between q and the posterior, and meet as num_samples grows. Equation (11.3) and exercise
-    11.1; Sobolev & Vetrov 2019.
+    z (N, latent_dim) is the one that each image of x (N, C, H, W) was drawn with, from N(0, I); other arguments, and
+    errors, are those of `nll`. The bounds meet as num_samples grows. Equation (11.3) and exercise 11.1; Sobolev &
+    Vetrov 2019.
     """
     q = encoder_proposal(model, x) if q is None else q
     tensor("z", z, len(x), q.loc.shape[-1])
-    lower = importance_estimates(model, x, num_samples - 1, q=q, **options).log_px
+    lower = importance_estimates(model, x, num_samples - 1, batch_size, seed, autocast, progress, q=q).log_px
     with evaluating(model):
-        log_w = log_joint(model, x, z.double()) - q.log_prob(z)
+        log_w = log_joint(model, x, z.double(), autocast=autocast) - q.log_prob(z)
     upper = torch.logaddexp(lower + math.log(num_samples - 1), log_w) - math.log(num_samples)
     return Sandwich(lower, upper)
 
