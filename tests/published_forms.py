@@ -39,6 +39,23 @@ def layers_in_forward():
     return InForward(), IMAGES, cross_entropy
 
 
+class Recurrent(InForward):
+    """Rows of pixels enter one after another; the two layers take views of the last state."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.GRU(8, 16, batch_first=True)
+
+    def forward(self, x):
+        _, state = self.rows(x.squeeze(1))
+        mu, log_var = self.fc21(state[0]), self.fc22(state[0])
+        return self.fc4(self.fc3(self.draw(mu, log_var)).relu()), mu, log_var
+
+
+def recurrent():
+    return Recurrent(), IMAGES, cross_entropy
+
+
 class SpreadFirst(nn.Module):
     """One layer for both, and log_var is the first half of what it returns."""
 
@@ -155,4 +172,5 @@ def labels():
     return OfLabels(), IMAGES, loss
 
 
-PUBLISHED = (layers_in_forward, log_var_comes_first, answers_are_objects, methods_of_a_module_inside, in_place, labels)
+PUBLISHED = (layers_in_forward, recurrent, log_var_comes_first, answers_are_objects, methods_of_a_module_inside,
+             in_place, labels)

@@ -232,6 +232,17 @@ def test_a_weight_of_one_over_the_latents_is_no_average():
         assert not report.shown and "and so may a weight that is meant" in str(report)
 
 
+def test_a_log_standard_deviation_is_known_by_noise_and_kl_together():
+    """The encoder of a tutorial keeps its KL as an attribute, with the 1/2 in the wrong place."""
+    def loss(model, x):
+        mu, log_std = model.encode(x.flatten(1))
+        output = model.decode(mu + log_std.exp() * torch.randn_like(mu))
+        kl = (log_std.exp() ** 2 + mu**2 - log_std - 0.5).sum()
+        return ((x.flatten(1) - output) ** 2).sum() + kl
+    report = checkup(Plain(), GREY, loss)
+    assert report.shown == ["kl_half_at_prior"] and "lowest at a variance of 0.5" in str(report)
+
+
 @pytest.mark.parametrize("kl", [lambda mu, log_var: -right_kl(mu, log_var),
                                 lambda mu, log_var: right_kl(mu, log_var) - mu**2])
 @pytest.mark.parametrize("likelihood, images", [(None, IMAGES), (Gaussian(0.3), GREY)])

@@ -16,7 +16,7 @@ from vae_lib.checkup.answers import NotReadable, number_of
 from vae_lib.checkup.by_image import batches, decisive, validated, weighted
 from vae_lib.checkup.exhibits import NEEDS
 from vae_lib.checkup.keeping import preserved
-from vae_lib.checkup.of_loss import agree, constants, fits, read, shapes, translation, variance_of, weights
+from vae_lib.checkup.of_loss import agree, constants, kl_of, read, shapes, translation, variance_of, weights
 from vae_lib.checkup.of_model import affine, heads, returns_mu, squashed
 from vae_lib.checkup.of_noise import by_its_noise, draws, noise
 from vae_lib.checkup.probes import FROM_LOG_VAR, Probe, located
@@ -106,7 +106,7 @@ def checkup(model, images, loss=None, validation=None, bound=None, *, encode=Non
         known = spread or seams.posterior.spread
         probe = in_double(Probe(model, x, seams, known or "log_var", stated=known is not None))
         if not probe.stated:
-            probe = by_its_noise(probe, loss and partial(fits, loss))
+            probe = by_its_noise(probe, loss and partial(kl_of, loss))
         return examined(probe, loss, validation, bound, beta)
 
 

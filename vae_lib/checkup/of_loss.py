@@ -143,14 +143,9 @@ def nat_of(reading, s2):
     return reading.error.weight * (1 if reading.bernoulli else 2 * s2) if reading.bernoulli or s2 else None
 
 
-def right_form(kl):
-    """Whether a KLTerm is a multiple of the closed form (4.5)."""
-    return near(kl.var, kl.mu2) and near(-kl.log, kl.mu2) and not kl.std and not kl.var2
-
-
-def fits(function, probe):
-    """Whether the KL of a loss has the right form for what the probe takes the encoder's second answer to be."""
-    return right_form(read_kl(probe, function, read_error(probe, function).at))
+def kl_of(function, probe):
+    """The KLTerm of a loss, for what the probe takes the encoder's second answer to be."""
+    return read_kl(probe, function, read_error(probe, function).at)
 
 
 def translation(probe, reading, s2, complete, beta_meant):
@@ -208,10 +203,10 @@ def weights(probe, reading, s2, beta_meant):
     found["kl_sigma_for_variance"] = bool(kl.std) or bool(kl.var2 and not as_log_std), evidence
     others = any(shown for exhibit, (shown, _) in found.items() if exhibit != "loss_summed_over_batch")
     twice = beta is not None and near(beta * of_batch, 2) and not near(beta_meant, 2) and not others
-    doubled = doubled and right_form(kl) and (reading.bernoulli or s2)
+    doubled = doubled and kl.right and (reading.bernoulli or s2)
     found["kl_without_half"] = (
-        None if beta is None and right_form(kl) and not others else
-        bool(twice or doubled or (not others and not right_form(kl) and not as_log_std)),
+        None if beta is None and kl.right and not others else
+        bool(twice or doubled or (not others and not kl.right and not as_log_std)),
         f"{evidence}; {known}" + (": a missing 1/2 would only double the variance s2" if beta is None else ""))
     return found
 

@@ -71,18 +71,24 @@ def noise(probe, drive, repeats=16):
     return Noise(stds, samples[1][:5000], f"at sigma = 1 the noise of z has the mean {means[1]:.3g}, not 0" * shifted)
 
 
-def by_its_noise(probe, fits=None):
+def by_its_noise(probe, kl_of=None):
     """The probe, its `spread` corrected if the encoder's second answer is always positive and noise or KL agrees.
 
-    fits(probe), if given, says whether the KL of the loss is the right one for that spread.
+    kl_of(probe), if given, is the KLTerm of the loss for that spread. Of an answer of any sign, noise and KL together
+    say that it is a log standard deviation.
     """
     try:
         positive = (probe.encoded(probe.x, training=False)[1] > 0).all()
     except NotReadable:
         return probe
     others = [probe.like(spread=spread) for spread in ("std", "variance") if positive]
-    for agrees in (lambda other: noise(other, probe.seams.drive).follows(0.5), fits):
-        for other in others if agrees else ():
+    as_drawn = lambda other: noise(other, probe.seams.drive).follows(0.5)
+    checks = [(as_drawn, others)]
+    if kl_of:
+        checks += [(lambda other: kl_of(other).right, others),
+                   (lambda other: kl_of(other).of_variance and as_drawn(other), [probe.like(spread="log_std")])]
+    for agrees, tried in checks:
+        for other in tried:
             with suppress(NotReadable):
                 if agrees(other):
                     return other

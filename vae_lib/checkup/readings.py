@@ -57,6 +57,17 @@ class KLTerm(NamedTuple):
     samples: int
 
     @property
+    def of_variance(self):
+        """Whether its only power of sigma is the second."""
+        return bool(self.var) and not self.std and not self.var2
+
+    @property
+    def right(self):
+        """Whether it is a multiple of the closed form (4.5)."""
+        size = abs(self.mu2)
+        return self.of_variance and abs(self.var - self.mu2) <= 0.01 * size and abs(self.log + self.mu2) <= 0.01 * size
+
+    @property
     def at_prior(self):
         """The cost of a latent at the prior, if its constant is the weight of log sigma^2, as in (4.5)."""
         of_std = self.var2 and abs(self.log + 2 * self.mu2) < 0.01 * abs(self.mu2)

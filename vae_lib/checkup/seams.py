@@ -37,16 +37,17 @@ def parts_of(model):
 
 
 def heads_in(calls):
-    """Places, and calls of two parts that may return mu and log_var: of one argument, answers of one shape, not nested.
+    """Calls of two parts that may return mu and log_var, each with the place of the later one.
 
-    The place is that of the later one.
+    They have equal arguments and answers of one shape, and none of the parts lies in the other.
     """
     for (here, first), (there, second) in permutations(enumerate(calls), 2):
         if not (isinstance(first.answer, Tensor) and isinstance(second.answer, Tensor)):
             continue
         nested = any(one.name.startswith(f"{other.name}.") for one, other in ((first, second), (second, first)))
-        if (first.argument is second.argument and first.answer is not second.answer and not nested
-                and first.answer.shape == second.answer.shape and first.answer.dim() > 1):
+        alike = first.answer.shape == second.answer.shape and first.argument.dtype == second.argument.dtype
+        if (alike and not nested and first.answer is not second.answer and first.answer.dim() > 1
+                and torch.equal(first.argument, second.argument)):
             both = Call(f"{first.name}, {second.name}", first.argument, (first.answer, second.answer))
             yield max(here, there), both
 
