@@ -3,7 +3,7 @@
 import ast
 import copy
 import zlib
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -45,11 +45,13 @@ def needs(sources):
     return read
 
 
+@cache
 def makes(source):
     """The names that a cell defines."""
     return {name for node in ast.parse(source).body for name in bound(node)}
 
 
+@cache
 def changes(node):
     """The names that a statement defines, or puts something into."""
     stores = [part for part in ast.walk(node) if isinstance(part, ast.Subscript) and isinstance(part.ctx, ast.Store)]
@@ -74,21 +76,28 @@ class Without(ast.NodeTransformer):
         return ast.Pass() if calls(node, "print", "show", "Explorer") else node
 
 
+@cache  # a mistake changes one cell, and all others are as they were
+def cut(source):
+    """The statements of a cell, cut behind each check."""
+    bodies = [[]]
+    for node in map(Without().visit, ast.parse(source).body):
+        bodies[-1].append(node)
+        bodies += [[]] if calls(node, *CHECKS) else []
+    return bodies
+
+
+code, reads = cache(ast.unparse), cache(needs)
+
+
 def parts(sources):
     """The cells, cut behind each check, and each part only as far as a check or a later part needs it."""
-    bodies = []
-    for source in sources:
-        bodies.append([])
-        for node in map(Without().visit, ast.parse(source).body):
-            bodies[-1].append(node)
-            bodies += [[]] if calls(node, *CHECKS) else []
     needed, kept = set(), []
-    for body in reversed(bodies):
+    for body in reversed([list(body) for source in sources for body in cut(source)]):
         while body and not calls(body[-1], *CHECKS) and not changes(body[-1]) & needed:
             body.pop()
         proof = [body.pop()] if body and isinstance(body[-1], ast.Expr) and calls(body[-1], *CHECKS) else []
-        kept.append(Part(*("\n".join(map(ast.unparse, statements)) for statements in (body, proof))))
-        needed = (needed - makes(kept[-1].body)) | needs(kept[-1])
+        kept.append(Part(*("\n".join(map(code, statements)) for statements in (body, proof))))
+        needed = (needed - makes(kept[-1].body)) | reads(kept[-1])
     return kept[::-1]
 
 
@@ -113,7 +122,7 @@ class Page:
         self.seeds = seeds or [zlib.crc32(part.body.encode()) for part in self.parts]
         self.makers, latest = [], {}
         for i, part in enumerate(self.parts):
-            self.makers.append({name: latest[name] for name in needs(part) if name in latest})
+            self.makers.append({name: latest[name] for name in reads(part) if name in latest})
             latest |= dict.fromkeys(makes(part.body), i)
 
     def origin(self, i):
