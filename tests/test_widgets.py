@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
+from redrawing import assert_every_control_redraws
 
 from course.browser import chromium
 from vae_lib.widgets import Explorer, slider
@@ -20,26 +21,12 @@ TESTS = Path(__file__).parent
 NOTEBOOKS = TESTS.parent / "notebooks"
 
 
-def assert_every_control_redraws(explorer):
-    """Move each control to either end and back: every time another picture, and no figure is left open."""
-    for name, control in explorer.controls.items():
-        start, opened = control.value, plt.get_fignums()
-        ends = [end for end in (control.min, control.max) if end != start]
-        for value in [value for end in ends for value in (end, start)]:
-            before, said = bytes(explorer.image.value), explorer.image.tooltip
-            control.value = value
-            assert bytes(explorer.image.value) != before, f"{name} = {value} leaves the picture as it was"
-            assert explorer.image.tooltip != said, f"{name} = {value} leaves the description as it was"
-            assert explorer.image.value == explorer.picture.png and explorer.message.value == ""
-            Image.open(io.BytesIO(explorer.picture.png)).load()
-        assert plt.get_fignums() == opened, f"{name} leaves a figure open"
-
-
 MOVE = """
 import gc
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
-from test_widgets import Explorer, assert_every_control_redraws
+from redrawing import assert_every_control_redraws
+from vae_lib.widgets import Explorer
 explorers = [each for each in gc.get_objects() if type(each) is Explorer]
 for each in explorers:
     assert_every_control_redraws(each)
