@@ -184,13 +184,13 @@ def conv_vae(image_shape=(1, 28, 28), channels=(32, 64), latent_dim=32, likeliho
 
 
 def dense_vae(image_shape=(1, 28, 28), hidden=(512, 256), latent_dim=32, activation=nn.ReLU, likelihood=None):
-    """The fully connected VAE of page 08, with a Bernoulli likelihood unless another is given."""
+    """A fully connected VAE, like those of page 08, with a Bernoulli likelihood unless another is given."""
     return VAE(DenseEncoder(image_shape, hidden, latent_dim, activation),
                DenseDecoder(image_shape, hidden, latent_dim, activation), likelihood or Bernoulli())
 
 
 def dense_ae(image_shape=(1, 28, 28), hidden=(512, 256), latent_dim=32, activation=nn.ReLU, likelihood=None):
-    """The autoencoder of page 08: the layers of `dense_vae` without the head `to_log_var`.
+    """An autoencoder, like that of page 08: the layers of `dense_vae` without the head `to_log_var`.
 
     From one seed, both start with the same weights.
     """
