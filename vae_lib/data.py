@@ -89,7 +89,7 @@ def _load_full(name, folder, may_replace):
         notes += damage
     missing = [filename for filename in mnist_files.SHAPES if arrays[filename] is None]
     try:
-        for filename, (packed, array) in mnist_files.download(name, missing).items():
+        for filename, (packed, array) in mnist_files.download(name, missing).items() if missing else ():
             arrays[filename] = array
             notes += mnist_files.keep(folder, filename, packed)
     except OSError as error:

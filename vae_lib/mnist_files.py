@@ -56,7 +56,8 @@ def _read_idx(name, filename, stored):
         content = stored if filename == plain_name else gzip.decompress(stored)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{filename}: {len(stored):,} bytes that do not unpack ({error})") from error
-    owner = OWNERS.get(_md5(content), (name, plain_name))
+    md5 = _md5(content)
+    owner = OWNERS.get(md5, (name, plain_name))
     if owner != (name, plain_name):
         raise ValueError(f"{filename}: this is {owner[1]} of {owner[0]}")
     if len(content) != len(header) + math.prod(shape):
@@ -64,7 +65,7 @@ def _read_idx(name, filename, stored):
     if not content.startswith(header):
         raise ValueError(f"{filename}: header {content[:len(header)].hex()}, wanted {header.hex()}")
     if MD5[name]:
-        found, wanted = _md5(content), dict(zip(SHAPES, MD5[name]))[plain_name]
+        found, wanted = md5, dict(zip(SHAPES, MD5[name]))[plain_name]
     else:  # None for a plain file: nothing to compare
         found, wanted = _md5(stored), dict(_published(name).resources).get(filename)
     if wanted and found != wanted:
