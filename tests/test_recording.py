@@ -16,6 +16,7 @@ from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
 from vae_lib.flow import RealNVP, folded
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
+from vae_lib.refinement import gaps
 from vae_lib.training import fit
 
 
@@ -291,6 +292,26 @@ def test_what_was_tried_stays_in_the_log_of_a_recipe_that_is_trained_again(small
     assert again["tried"] == ["twice the width: 0.3 nats worse"] and again["history"] != log["history"]
 
 
+def test_gaps_join_parts_and_stay_in_the_log(small, monkeypatch):
+    recording.train("small", **small)
+    monkeypatch.setattr(recording, "GAPS_PART", 2)
+    monkeypatch.setattr(recording, "gaps", partial(gaps, steps=2))
+    recording.measure_gaps("small", 3, 6, **small)
+    found = recipes.training_log("small")["gaps"]["3"]
+    x = fixed_binarization(recording.load("MNIST").test)[:3]
+    parts = [gaps(recipes.pretrained("small"), images, 6, seed=i, autocast=True, steps=2, progress=False)
+             for i, images in enumerate(x.split(2))]
+    log_px = torch.cat([part.log_px for part in parts])
+    assert found["log_px"] == pytest.approx(log_px.mean().item()) and found["num_samples"] == 6
+    assert found["log_px"] - found["encoder"] == pytest.approx(
+        found["parts"]["amortization"][0] + found["parts"]["family"][0])
+    monkeypatch.setattr(recording, "gaps", None)
+    recording.measure_gaps("small", 3, 6, **small)
+    assert recipes.training_log("small")["gaps"]["3"] == found
+    recording.train("small", **small)
+    assert recipes.training_log("small")["gaps"]["3"] == found
+
+
 def test_measure_wants_the_log_of_the_run(small):
     recording.train("small", **small)
     (small["folder"] / "small.json").unlink()
@@ -327,7 +348,10 @@ def test_the_command_line(monkeypatch):
     monkeypatch.setattr(recording, "measure", lambda *arguments: calls.append(("measure", *arguments)))
     recording.main(["train", "conv_mnist"])
     recording.main(["measure", "conv_mnist", "5000", "--seed", "2"])
-    assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2)]
+    monkeypatch.setattr(recording, "measure_gaps", lambda *arguments: calls.append(("gaps", *arguments)))
+    recording.main(["measure", "conv_mnist", "5000", "--gaps", "200"])
+    assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2),
+                     ("gaps", "conv_mnist", 200, 5000, 0)]
     for wrong in (["train", "magic"], ["train", "conv_mnist", "500"], []):
         with pytest.raises(SystemExit):
             recording.main(wrong)

@@ -9,7 +9,7 @@
 | training | `fit`, the loop that maximises an objective | 08 |
 | latents | encodings of a data set, the aggregate posterior, active units | 08 to 10 |
 | evaluation | the ELBO of held-out images, and their likelihood by importance sampling | 09, 11 |
-| refinement, annealing | q optimised image by image, and bounds on log p(x) from below and above | 03, 08, 11 |
+| refinement, annealing | q optimised image by image, and bounds on log p(x) from below and above | 11 |
 | loss_translator | the likelihood and the KL weight that a published loss implies | 06 |
 | checkup | what is wrong with a VAE and its loss, found without the training code | 13, B |
 | exact | two models whose log p(x) and posterior are known | 01, 02, 07 |

@@ -22,9 +22,10 @@ from vae_lib.evaluation import ImportanceEstimates, average_estimates, held_out_
 from vae_lib.files import refuse_unwritable, write_whole
 from vae_lib.latents import active_units, encode_all
 from vae_lib.recipes import RECIPES, WEIGHTS, log_path, read_log, recipe, run_name, untrained, vae_and_prior
+from vae_lib.refinement import Gaps, gaps
 from vae_lib.training import fit
 
-PART = 1000  # images that `measure` weighs between two files
+PART, GAPS_PART = 1000, 20  # images that `measure` weighs, and whose q it refines, between two files
 DECODED = {"cpu": 500, "cuda": 10_000}  # pairs of image and sample that it decodes at a time
 
 
@@ -73,7 +74,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     print(json.dumps({key: log[key] for key in ("seconds_of_last_start", "validation", "test")}, indent=1))
     old = read_log(path) if path.exists() else {}
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
-        kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll") if resumed else ("nll",)
+        kept = ("seconds_of_last_start", "date", "machine", "resumed", "nll", "gaps") if resumed else ("nll", "gaps")
         log |= {key: old[key] for key in kept if key in old}
     if "tried" in old:
         log["tried"] = old["tried"]
@@ -86,30 +87,56 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
     The estimates of every PART images go to `runs`, and a second start on such a device goes on from there. Like
     `fit`, it works on a GPU if CUDA finds one, with other draws than on a CPU; the log says on which machine.
     """
-    device = _device()
-    weights = _weights_path(name, seed, folder, runs)
-    vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(device), folder)
-    path = log_path(name, seed, folder)
+    vae, prior, test, run, path = _to_measure(name, seed, folder, runs)
+    parts = []
+    for i, images in enumerate(test.split(PART)):
+        part = run.with_name(f"{run.name}-{num_samples}-{_device()}-part{i}.safetensors")
+        if not part.exists():
+            estimates = importance_estimates(vae, images, num_samples, DECODED[_device()], seed=i, autocast=True,
+                                             prior=prior)
+            write_tensors(part, estimates._asdict())
+        parts.append(ImportanceEstimates(**read_tensors(part)[0]))
+    found = average_estimates(ImportanceEstimates(*map(torch.cat, zip(*parts))), num_samples)._asdict()
+    _add_to_log(path, "nll", num_samples, found)
+
+
+def measure_gaps(name, num_images, num_samples=5000, seed=0, folder=WEIGHTS, runs="runs"):
+    """Add to a run's log how much of its NLL is the encoder's fault: the means of `gaps` over the first test images.
+
+    Beside the parts of the gap, each with its standard error over images, are the means of the ELBOs and of log p(x).
+    The gaps of every GAPS_PART images go to `runs`, and a second start on such a device goes on from there.
+    """
+    vae, prior, test, run, path = _to_measure(name, seed, folder, runs)
+    parts = []
+    for i, images in enumerate(test[:num_images].split(GAPS_PART)):
+        part = run.with_name(f"{run.name}-gaps-{num_samples}-{_device()}-images{len(images)}-part{i}.safetensors")
+        if not part.exists():
+            found = gaps(vae, images, num_samples, batch_size=DECODED[_device()], seed=i, autocast=True, prior=prior)
+            write_tensors(part, found._asdict())
+        parts.append(Gaps(**read_tensors(part)[0]))
+    whole = Gaps(*map(torch.cat, zip(*parts)))
+    means = {name: part.mean().item() for name, part in whole._asdict().items()}
+    _add_to_log(path, "gaps", num_images, means | {"parts": whole.means(), "num_samples": num_samples})
+
+
+def _to_measure(name, seed, folder, runs):
+    """What is measured: the VAE, its prior, the bits of the test set; where its parts go, and the path of its log."""
+    weights, path = _weights_path(name, seed, folder, runs), log_path(name, seed, folder)
+    vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(_device()), folder)
     if not path.exists():  # found out before a measurement that may take an hour
         raise FileNotFoundError(f"{path}: wanted the log of the run, which `train` leaves")
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
-    of_vae = _of([recipe(name).prior_of], folder)
-    run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{of_vae}-{num_samples}-{device}")
+    run = Path(runs, f"{run_name(name, seed)}-{_checksum(weights)}{_of([recipe(name).prior_of], folder)}")
     refuse_unwritable(run, path)
-    parts = []
-    for i, images in enumerate(fixed_binarization(data.test).split(PART)):
-        part = run.with_name(f"{run.name}-part{i}.safetensors")
-        if not part.exists():
-            estimates = importance_estimates(vae, images, num_samples, DECODED[device], seed=i, autocast=True,
-                                             prior=prior)
-            write_tensors(part, estimates._asdict())
-        parts.append(ImportanceEstimates(**read_tensors(part)[0]))
-    found = average_estimates(ImportanceEstimates(*map(torch.cat, zip(*parts))), num_samples)._asdict()
+    return vae, prior, fixed_binarization(data.test), run, path
+
+
+def _add_to_log(path, kind, size, found):
+    """Add a measurement to a log, beside others of its kind, with date and machine, and print it."""
     log = read_log(path)
-    log.setdefault("nll", {})[str(num_samples)] = found | {"date": datetime.date.today().isoformat(),
-                                                           "machine": _machine()}
+    log.setdefault(kind, {})[str(size)] = found | {"date": datetime.date.today().isoformat(), "machine": _machine()}
     write_log(log, path)
     print(json.dumps(found, indent=1))
 
@@ -158,8 +185,11 @@ def main(arguments=None):
         command.add_argument("name", choices=RECIPES)
         command.add_argument("--seed", type=int, default=0)
     commands["measure"].add_argument("num_samples", type=int, nargs="?", default=500, help="of importance, an image")
+    commands["measure"].add_argument("--gaps", type=int, metavar="IMAGES", help="split log p(x) - ELBO on that many")
     options = parser.parse_args(arguments)
     if options.task == "train":
         train(options.name, options.seed)
+    elif options.gaps:
+        measure_gaps(options.name, options.gaps, options.num_samples, options.seed)
     else:
         measure(options.name, options.num_samples, options.seed)

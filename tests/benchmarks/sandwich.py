@@ -1,0 +1,42 @@
+"""How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; ten minutes, one core.
+
+A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds (exercise 11.1).
+For 16 images of each recipe this prints the mean of both, and their distance with its standard error: from 1,000
+importance samples of the encoder's q and of a q refined for each image, and from annealed importance sampling. Last
+result: sandwich.txt.
+"""
+import math
+import sys
+
+import torch
+
+from vae_lib.annealing import ais, importance_sandwich, own_images
+from vae_lib.recipes import pretrained
+from vae_lib.refinement import refine
+
+IMAGES = 16
+
+
+def row(name, bounds):
+    distance = bounds.upper - bounds.lower
+    return (f"  {name:<38}{bounds.lower.mean():9.3f}{bounds.upper.mean():9.3f}"
+            f"{distance.mean():9.3f} ± {distance.std() / math.sqrt(len(distance)):.3f}")
+
+
+def main(names):
+    torch.set_num_threads(1)
+    print(f"{IMAGES} images of each model's own, nats{'':>16}below    above   distance")
+    for name in names:
+        model = pretrained(name).requires_grad_(False).to(memory_format=torch.channels_last)
+        x, z = own_images(model, IMAGES)
+        q = refine(model, x, "full", progress=False)
+        print(name)
+        print(row("encoder's q, 1,000 samples", importance_sandwich(model, x, z, 1000, progress=False)))
+        print(row("refined q, 1,000 samples", importance_sandwich(model, x, z, 1000, q=q, progress=False)))
+        for temperatures in 25, 100:
+            annealed = ais(model, x, z, q, temperatures, chains=4, progress=False)
+            print(row(f"refined q, {temperatures} temperatures, 4 chains", annealed), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["conv_mnist", "six_minutes", "two_hours_folded"])
