@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from vae_lib.exact import LinearGaussian
 from vae_lib.likelihoods import Gaussian
 
 
@@ -21,6 +22,7 @@ class AffineVAE(nn.Module):
     def __init__(self, likelihood):
         super().__init__()
         self.likelihood = likelihood
+        self.latent_dim = 2
         self.to_mu, self.to_log_var = nn.Linear(6, 2), nn.Linear(6, 2)
         self.to_output = nn.Linear(2, 6)
         self.norm = nn.BatchNorm1d(2, affine=False)  # evaluation mode makes it (almost) the identity
@@ -47,3 +49,16 @@ def affine_vae(likelihood=LIKELIHOOD):
     model = AffineVAE(likelihood).train()
     model.to_log_var.eval()
     return model
+
+
+def exact_vae(shift=0.0, widen=0.0):
+    """AffineVAE as probabilistic PCA whose q(z|x) is the posterior's mean and variances, moved and widened."""
+    model = AffineVAE(LIKELIHOOD)
+    exact = LinearGaussian(model.to_output.weight.detach(), model.to_output.bias.detach(), LIKELIHOOD.variance)
+
+    def encoder(x):
+        mu, covariance = exact.posterior(x.flatten(1).double())
+        return mu + shift, (covariance.diagonal().log() + widen).expand_as(mu)
+
+    model.encoder = encoder
+    return model, exact

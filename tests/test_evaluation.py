@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from affine_vae import LIKELIHOOD, AffineVAE, X, affine_vae, close, normals
+from affine_vae import LIKELIHOOD, AffineVAE, X, affine_vae, close, exact_vae, normals
 from torch import nn
 from torch.distributions import (
     Independent,
@@ -188,19 +188,6 @@ def test_encode_all_refuses_a_batch_size():
 
 def test_pixels_of_any_range_pass_under_a_gaussian():
     assert math.isfinite(held_out_elbo(affine_vae(), BINARY * -3).elbo)
-
-
-def exact_vae(shift=0.0, widen=0.0):
-    """AffineVAE as probabilistic PCA whose q(z|x) is the posterior's mean and variances, moved and widened."""
-    model = AffineVAE(LIKELIHOOD)
-    exact = LinearGaussian(model.to_output.weight.detach(), model.to_output.bias.detach(), LIKELIHOOD.variance)
-
-    def encoder(x):
-        mu, covariance = exact.posterior(x.flatten(1).double())
-        return mu + shift, (covariance.diagonal().log() + widen).expand_as(mu)
-
-    model.encoder = encoder
-    return model, exact
 
 
 def test_nll_converges_to_the_exact_likelihood_and_comes_with_the_exact_elbo():
