@@ -148,8 +148,8 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
     """log p(x), effective sample size, mean log p(x|z) and KL of each image, from samples taken `at_once`: (4, N)."""
     if q is None:
         mu, log_var = (part.to(x.dtype) for part in model.encoder(x))
-    log_sum, log_sum_squares = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)
-    total, total_log_w, gain = torch.zeros(3, len(x), dtype=torch.float64, device=x.device)
+    log_sum, log_sum_squares = x.new_full((2, len(x)), -torch.inf, dtype=torch.float64)
+    total, total_log_w, gain = x.new_zeros(3, len(x), dtype=torch.float64)
     for taken in range(0, num_samples, at_once):
         number = min(at_once, num_samples - taken)
         z = sample_posterior(mu, log_var, number, generator) if q is None else q.sample(number, generator)
