@@ -4,8 +4,9 @@
     python tests/benchmarks/mutants.py [module ...]
 
 Each mutant of vae_lib/<module>.py differs from it in one place: a number one larger, an operator exchanged, an argument
-left out or None. It is killed if tests/test_<module>.py fails, or takes much longer than before. mutants.txt keeps
-each module's last result, and mutants.toml says why the mutants that survive do no harm.
+left out or None. It is killed if tests/test_<module>.py fails, or takes much longer than before; for evaluation, whose
+samples may come from a refined q, test_refinement.py counts as well. mutants.txt keeps each module's last result, and
+mutants.toml says why the mutants that survive do no harm.
 
 The mutations are those of mutmut. Its own runner leaves decorated functions out, and cosmic-ray starts Python anew for
 each mutant, torch included: over gaussian.py that took 8.7 s of CPU time a mutant, and this took 0.2 s. Here each
@@ -36,6 +37,7 @@ from mutmut.mutation.mutators import mutation_operators
 TESTS, ROOT = Path(__file__).parents[1:3]
 MODULES = "gaussian likelihoods objectives loss_translator exact mixture evaluation flow".split()
 RESULT, REASONS = (Path(__file__).with_suffix(suffix) for suffix in (".txt", ".toml"))
+ALSO = {"evaluation": ["refinement"]}  # modules whose tests are its tests, too
 OPTIONS = "-x -q --noconftest --assert=plain -p no:cacheprovider -o addopts= -o pythonpath=.".split()
 OPTIONS += ["-k", "not five_thousand_samples"]  # starts a Python of its own, which would not see the mutant
 os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -66,6 +68,10 @@ def change(source, mutant):
     place, *lines = list(difflib.unified_diff(source.splitlines(), mutant.splitlines(), n=0, lineterm=""))[2:]
     before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
     return int(re.search(r"\d+", place)[0]), before, after
+
+
+def files_of_tests(module):
+    return [str(TESTS / f"test_{name}.py") for name in (module, *ALSO.get(module, ()))]
 
 
 class Tests:
@@ -99,7 +105,7 @@ def run_tests(module, source, tests):
     get_code = SourceFileLoader.get_code
     SourceFileLoader.get_code = lambda self, name: (
         compile(source, self.path, "exec") if name == f"vae_lib.{module}" else get_code(self, name))
-    os._exit(pytest.main([*OPTIONS, str(TESTS / f"test_{module}.py")], [tests]))
+    os._exit(pytest.main([*OPTIONS, *files_of_tests(module)], [tests]))
 
 
 def survives(*arguments):
@@ -115,7 +121,7 @@ def examine(module):
     path = ROOT / f"vae_lib/{module}.py"
     source, tests, survivors = path.read_text(), Tests(path), []
     with tests.lines.collect():
-        pytest.main([*OPTIONS, str(TESTS / f"test_{module}.py")], [tests])
+        pytest.main([*OPTIONS, *files_of_tests(module)], [tests])
     for name, imported in list(sys.modules.items()):
         if name.startswith(("vae_lib", "tqdm")) or Path(getattr(imported, "__file__", None) or "").parent == TESTS:
             del sys.modules[name]  # a child imports the mutant, what imports it, and tests; tqdm has begun a thread
