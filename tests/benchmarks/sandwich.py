@@ -1,9 +1,9 @@
 """How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; ten minutes, one core.
 
-A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds (exercise 11.1).
-For 16 images of each recipe this prints the mean of both, and their distance with its standard error: from 1,000
-importance samples of the encoder's q and of a q refined for each image, and from annealed importance sampling. Last
-result: sandwich.txt.
+A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds, each on average
+(exercise 11.1). For 16 images of each recipe this prints the mean of both, and their distance with its standard error:
+from 1,000 importance samples of the encoder's q and of a q refined for each image, and from annealed importance
+sampling. Last result: sandwich.txt.
 """
 import math
 import sys
