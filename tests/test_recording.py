@@ -310,6 +310,9 @@ def test_gaps_join_parts_and_stay_in_the_log(small, monkeypatch):
     assert recipes.training_log("small")["gaps"]["3"] == found
     recording.train("small", **small)
     assert recipes.training_log("small")["gaps"]["3"] == found
+    for wrong in 0, 1, 10**6:
+        with pytest.raises(ValueError, match="^num_images: wanted an integer, 2 to "):
+            recording.measure_gaps("small", wrong, 6, **small)
 
 
 def test_measure_wants_the_log_of_the_run(small):

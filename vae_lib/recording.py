@@ -20,6 +20,7 @@ from vae_lib.checkpoints import load_weights, read_tensors, save_weights, write_
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import ImportanceEstimates, average_estimates, held_out_elbo, importance_estimates
 from vae_lib.files import refuse_unwritable, write_whole
+from vae_lib.guards import integer
 from vae_lib.latents import active_units, encode_all
 from vae_lib.recipes import RECIPES, WEIGHTS, log_path, read_log, recipe, run_name, untrained, vae_and_prior
 from vae_lib.refinement import Gaps, gaps
@@ -104,9 +105,11 @@ def measure_gaps(name, num_images, num_samples=5000, seed=0, folder=WEIGHTS, run
     """Add to a run's log how much of its NLL is the encoder's fault: the means of `gaps` over the first test images.
 
     Beside the parts of the gap, each with its standard error over images, are the means of the ELBOs and of log p(x).
-    The gaps of every GAPS_PART images go to `runs`, and a second start on such a device goes on from there.
+    The gaps of every GAPS_PART images go to `runs`, and a second start on such a device goes on from there. Raises
+    ValueError for fewer than 2 images, or more than there are.
     """
     vae, prior, test, run, path = _to_measure(name, seed, folder, runs)
+    integer("num_images", num_images, at_least=2, at_most=len(test))
     parts = []
     for i, images in enumerate(test[:num_images].split(GAPS_PART)):
         part = run.with_name(f"{run.name}-gaps-{num_samples}-{_device()}-images{len(images)}-part{i}.safetensors")
@@ -189,7 +192,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.task == "train":
         train(options.name, options.seed)
-    elif options.gaps:
+    elif options.gaps is not None:
         measure_gaps(options.name, options.gaps, options.num_samples, options.seed)
     else:
         measure(options.name, options.num_samples, options.seed)
