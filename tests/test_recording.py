@@ -305,6 +305,7 @@ def test_gaps_join_parts_and_stay_in_the_log(small, monkeypatch):
     assert found["log_px"] == pytest.approx(log_px.mean().item()) and found["num_samples"] == 6
     assert found["log_px"] - found["encoder"] == pytest.approx(
         found["parts"]["amortization"][0] + found["parts"]["family"][0])
+    assert found["effective_size"] == pytest.approx(torch.cat([part.effective_size for part in parts]).mean().item())
     monkeypatch.setattr(recording, "gaps", None)
     recording.measure_gaps("small", 3, 6, **small)
     assert recipes.training_log("small")["gaps"]["3"] == found

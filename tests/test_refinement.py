@@ -261,6 +261,7 @@ def test_gaps_are_those_of_the_exact_model():
     close(found.diagonal, best, 0.05)
     for part in (found.full, found.mixture, found.log_px):
         close(part, exact.log_px(pixels), 0.03)
+    assert (found.effective_size > 450).all() and (found.effective_size_by_encoder < 300).all()
     means = found.means()
     expected = {"amortization": best - exact.elbo(pixels, *encoded), "family": exact.log_px(pixels) - best,
                 "full": exact.log_px(pixels) - best, "mixture": 0.0 * best, "left": 0.0 * best, "missed": 0.0 * best}
@@ -271,7 +272,8 @@ def test_gaps_are_those_of_the_exact_model():
 
 
 def test_the_means_of_gaps_and_their_standard_errors():
-    parts = [[-10.0, -12.0], [-9.0, -9.0], [-8.0, -8.5], [-7.0, -8.0], [-6.5, -7.0], [-7.0, -9.0]]
+    parts = [[-10.0, -12.0], [-9.0, -9.0], [-8.0, -8.5], [-7.0, -8.0], [-6.5, -7.0], [-7.0, -9.0],
+             [50.0, 60.0], [5.0, 6.0]]
     found = Gaps(*torch.tensor(parts).double())
     means = {name: pytest.approx(pair) for name, pair in found.means().items()}
     assert means == {"amortization": (2.0, 1.0), "family": (2.25, 0.25), "full": (0.75, 0.25),

@@ -104,9 +104,9 @@ def measure(name, num_samples, seed=0, folder=WEIGHTS, runs="runs"):
 def measure_gaps(name, num_images, num_samples=5000, seed=0, folder=WEIGHTS, runs="runs"):
     """Add to a run's log how much of its NLL is the encoder's fault: the means of `gaps` over the first test images.
 
-    Beside the parts of the gap, each with its standard error over images, are the means of the ELBOs and of log p(x).
-    The gaps of every GAPS_PART images go to `runs`, and a second start on such a device goes on from there. Raises
-    ValueError for fewer than 2 images, or more than there are.
+    Beside the parts of the gap, each with its standard error over images, are the means of the ELBOs, of log p(x) and
+    of the effective sizes. The gaps of every GAPS_PART images go to `runs`, and a second start on such a device goes on
+    from there. Raises ValueError for fewer than 2 images, or more than there are.
     """
     vae, prior, test, run, path = _to_measure(name, seed, folder, runs)
     integer("num_images", num_images, at_least=2, at_most=len(test))

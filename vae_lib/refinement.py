@@ -218,7 +218,8 @@ def _unless_worse(joint, old, new, num_samples, generator):
 class Gaps(NamedTuple):
     """Of each image, in nats, float64: ELBOs of the encoder's q and the refined ones, and log p(x) by samples of two q.
 
-    Six tensors (N,). log_px is from the refined mixture, log_px_by_encoder from the encoder's q.
+    Eight tensors (N,). log_px is from the refined mixture, log_px_by_encoder from the encoder's q; the last two are
+    the effective sizes of these samples.
     """
 
     encoder: torch.Tensor
@@ -227,6 +228,8 @@ class Gaps(NamedTuple):
     mixture: torch.Tensor
     log_px: torch.Tensor
     log_px_by_encoder: torch.Tensor
+    effective_size: torch.Tensor
+    effective_size_by_encoder: torch.Tensor
 
     def means(self):
         """The parts of the gap log p(x) - ELBO: {name: (mean over images, its standard error)}, in nats.
@@ -259,4 +262,6 @@ def gaps(model, x, num_samples=5000, elbo_samples=500, batch_size=500, seed=0, a
         q = refine(model, x, family, start=q, **common, **climbing)
         found = importance_estimates(model, x, num_samples if family == "mixture" else elbo_samples, q=q, **common)
         elbos[family] = found.log_px_given_z - found.kl
-    return Gaps(**elbos, log_px=found.log_px, log_px_by_encoder=by_encoder.log_px)
+    return Gaps(**elbos, log_px=found.log_px, log_px_by_encoder=by_encoder.log_px,
+                effective_size=found.effective_sample_size,
+                effective_size_by_encoder=by_encoder.effective_sample_size)
