@@ -35,6 +35,7 @@ OPTIONS = {
     "everything": dict(steps=13, batch_size=8, warm_up=9, decay=True, weight_decay=0.1, clip=1.0, ema=0.9,
                        checkpoint_every=3),
     "autocast": dict(steps=13, batch_size=8, autocast=True, ema=0.9, checkpoint_every=4),
+    "muon": dict(steps=13, batch_size=8, muon=True, decay=True, weight_decay=0.1, checkpoint_every=3),
 }
 
 
@@ -197,7 +198,7 @@ def test_resume_refuses_other_settings(tmp_path, message):
 @pytest.mark.parametrize("texts", [{"checkpoint": '{"format": "checkpoint of vae_lib.training.fit, 1"}'}, {}])
 def test_resume_refuses_another_format(tmp_path, texts):
     write_tensors(tmp_path / "run", {"weights": torch.ones(1)}, texts)
-    with pytest.raises(ValueError, match="^checkpoint: wanted a 'checkpoint of .*fit, 3', got .*run"):
+    with pytest.raises(ValueError, match="^checkpoint: wanted a 'checkpoint of .*fit, 4', got .*run"):
         quiet(small_vae(), GREY, steps=5, batch_size=8, checkpoint=tmp_path / "run", resume=True)
 
 

@@ -127,6 +127,34 @@ def test_weight_decay_shrinks_the_weights_by_the_learning_rate_of_each_step():
     assert places == pytest.approx(expected, abs=1e-5)
 
 
+def test_muon_steps_along_the_nearest_orthogonal_matrix_and_adam_takes_the_rest():
+    """By the SVD: singular vectors are the gradient's, singular values about 1 in place of it; Liu et al.'s length."""
+    options = dict(steps=1, batch_size=len(GREY), learning_rate=0.01, objective=noiseless)
+    model, by_adam, before = small_conv_vae(), small_conv_vae(), small_conv_vae()
+    quiet(model, GREY, muon=True, **options)
+    quiet(by_adam, GREY, **options)
+    gradients = {name: weights.grad for name, weights in model.named_parameters()}
+    old, adams = dict(before.named_parameters()), dict(by_adam.named_parameters())
+    filters = 0
+    for name, weights in model.named_parameters():
+        if weights.dim() < 4:
+            torch.testing.assert_close(weights, adams[name], rtol=0, atol=0)
+            continue
+        filters += 1
+        moved = (old[name] - weights).detach().flatten(1)
+        u, s, vt = torch.linalg.svd(gradients[name].flatten(1), full_matrices=False)
+        along = u.T @ moved @ vt.T / (0.01 * 0.2 * max(moved.shape) ** 0.5)
+        large = s > 0.01 * s[0]  # smaller ones are not brought to 1 in five iterations
+        assert large.any() and (along.diagonal()[large] - 1).abs().max() < 0.5
+        assert (along - along.diagonal().diag()).abs().max() < 0.1
+    assert filters >= 3
+
+
+def test_muon_wants_convolutions():
+    with pytest.raises(ValueError, match="^muon: wanted a model with filters of convolutions to train"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, muon=True)
+
+
 def test_clip_bounds_the_norm_of_the_whole_gradient():
     """Gradients (30, 40) and (0.6, 0.8), clipped to norm 1, are the same, and so are Adam's steps."""
     def moves(clip):

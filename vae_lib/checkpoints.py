@@ -13,7 +13,7 @@ import torch
 from vae_lib.files import write_whole
 from vae_lib.guards import finite_or_stop
 
-FORMAT = "checkpoint of vae_lib.training.fit, 3"
+FORMAT = "checkpoint of vae_lib.training.fit, 4"
 
 
 def save_weights(model, path, half=True):
@@ -67,18 +67,19 @@ def refuse_misfit(path, found, model):
             raise ValueError(f"{path} does not fit this model: {name} is {sizes[0]} in the file, {sizes[1]} here")
 
 
-def write_checkpoint(path, settings, model, optimizer, average, history, random_state):
-    """Write all that a run needs to go on. Raises FloatingPointError for weights that are not finite."""
-    state = optimizer.state_dict()
+def write_checkpoint(path, settings, model, optimizers, average, history, random_state):
+    """Write all that a run needs to go on; optimizers by name. FloatingPointError for weights that are not finite."""
+    states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
     groups = {"model": model.state_dict(), "average": average, "random": {"state": random_state},
               "history": {name: torch.tensor(values, dtype=torch.float64) for name, values in history.items()},
-              **{f"optimizer {i}": values for i, values in state["state"].items()}}
+              **{f"{name} {i}": values for name, state in states.items() for i, values in state["state"].items()}}
     tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
-    rest = {"format": FORMAT, "settings": settings, "param_groups": state["param_groups"]}
+    rest = {"format": FORMAT, "settings": settings,
+            "param_groups": {name: state["param_groups"] for name, state in states.items()}}
     write_tensors(path, tensors, {"checkpoint": json.dumps(rest)})
 
 
-def read_checkpoint(path, steps, settings, model, optimizer, average):
+def read_checkpoint(path, steps, settings, model, optimizers, average):
     """Put a checkpoint's weights, averages and optimizer state in place; return its history and its random state.
 
     Raises ValueError for a file that is damaged or of another format, other settings, another model, and fewer steps.
@@ -97,18 +98,21 @@ def read_checkpoint(path, steps, settings, model, optimizer, average):
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = value
     refuse_misfit(path, groups["model"], model)
-    names = [state["param_groups"][0]["param_names"] for state in (saved, optimizer.state_dict())]
+    names = [[group["param_names"] for groups in by_name.values() for group in groups] for by_name in (
+        saved["param_groups"], {name: optimizer.param_groups for name, optimizer in optimizers.items()})]
     if names[0] != names[1]:
-        raise ValueError(f"{path} does not fit this model: it trained other weights than {', '.join(names[1])}")
+        here = ", ".join(sum(names[1], []))
+        raise ValueError(f"{path} does not fit this model: it trained other weights than {here}")
     history = {name: groups["history"][name].tolist() for name in ("elbo", "log_px_given_z", "kl")}
     if len(history["elbo"]) > steps:
         raise ValueError(f"steps: {path} has {len(history['elbo'])} steps behind it, got {steps}")
     model.load_state_dict(groups["model"])
-    state = {i: {name: torch.empty_like(weights).copy_(value) if value.shape == weights.shape else value
-                 for name, value in groups[f"optimizer {i}"].items()}  # in the memory format of the weights
-             for i, weights in enumerate(optimizer.param_groups[0]["params"])
-             if f"optimizer {i}" in groups}  # weights that never had a gradient have no state
-    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+    for kind, optimizer in optimizers.items():
+        state = {i: {name: torch.empty_like(weights).copy_(value) if value.shape == weights.shape else value
+                     for name, value in groups[f"{kind} {i}"].items()}  # in the memory format of the weights
+                 for i, weights in enumerate(optimizer.param_groups[0]["params"])
+                 if f"{kind} {i}" in groups}  # weights that never had a gradient have no state
+        optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"][kind]})
     for name, value in average.items():
         value.copy_(groups["average"][name])
     return history, groups["random"]["state"]

@@ -28,7 +28,9 @@ class Recipe(NamedTuple):
     """A network, made by `build()`, and the arguments of each `fit` that trained it, in turn; `about` says its purpose.
 
     The network is a VAE or, if `prior_of` names another recipe, a density of that VAE's latents, to be its prior. If
-    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`.
+    `made_of` names other recipes, their trained networks are, in this order, the arguments of `build`. With
+    `all_images` the first 10,000 training images, which others leave for validation, are used too: no page may test it
+    on those.
     """
 
     about: str
@@ -36,6 +38,7 @@ class Recipe(NamedTuple):
     stages: tuple
     prior_of: str | None = None
     made_of: tuple = ()
+    all_images: bool = False
 
 
 # two residual networks, and how they are trained, on the ELBO and on the bound of 16 samples

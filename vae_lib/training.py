@@ -18,6 +18,7 @@ from vae_lib.checkpoints import fingerprint, name_of, read_checkpoint, write_che
 from vae_lib.data import binarize, to_unit
 from vae_lib.files import refuse_unwritable
 from vae_lib.likelihoods import Bernoulli
+from vae_lib.muon import FilterMuon
 from vae_lib.objectives import Bound, elbo
 
 
@@ -27,8 +28,8 @@ from vae_lib.objectives import Bound, elbo
     clip=guards.optional(guards.positive), ema=guards.optional(guards.fraction),
     checkpoint_every=guards.optional(guards.integer))
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
-        output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, autocast=False, device=None,
-        checkpoint=None, resume=False, checkpoint_every=None, progress=True):
+        output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, muon=False, autocast=False,
+        device=None, checkpoint=None, resume=False, checkpoint_every=None, progress=True):
     """Maximise the mean of objective(model, x).elbo over images x by Adam, in place; return the history.
 
     images       uint8 (N, C, H, W): drawn anew as binary pixels for each batch or, with binarized=False,
@@ -45,6 +46,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     ema          decay rate of an exponential moving average of weights and batch-norm statistics, which the model
                  has at the end in place of the last ones: those after step t have a weight in proportion to
                  ema ** -t, and those before the first step have none
+    muon         whether Muon takes the filters of convolutions, at the same learning rate; Adam takes the rest
     autocast     whether networks compute in bfloat16; weights, likelihood and KL stay float32
     device       where to train, by default CUDA if there is any; the model then returns to where it was
     checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end; the objective must
@@ -72,17 +74,17 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
         "images": fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
         "binarized": binarized, "seed": seed, "objective": name_of(objective), "output_bias": output_bias,
         "warm_up": warm_up, "decay": decay and f"over {steps} steps", "weight_decay": weight_decay, "clip": clip,
-        "ema": ema, "autocast": autocast, "device": device.type}
+        "ema": ema, "muon": muon, "autocast": autocast, "device": device.type}
     with ExitStack() as stack:
         generator = stack.enter_context(_borrowed(model, device, autocast))
         stack.enter_context(_batch_norm_explained(batch_size))
         trained = [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
-        optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
+        optimizers = optimizers_of(trained, muon, lr=learning_rate, weight_decay=weight_decay)
         average = {} if ema is None else {name: value.clone() for name, value in model.state_dict().items()
                                           if value.is_floating_point()}
         history, random_state = {name: [] for name in Bound._fields}, None
         if _goes_on(checkpoint, resume):
-            history, random_state = read_checkpoint(checkpoint, steps, settings, model, optimizer, average)
+            history, random_state = read_checkpoint(checkpoint, steps, settings, model, optimizers, average)
         start = len(history["elbo"])
         if output_bias and start == 0:
             start_output_bias(model, images)
@@ -94,13 +96,14 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 bound = guards.bound_of(len(x), objective(model, x))
             record.add(bound)
-            optimizer.zero_grad()
+            model.zero_grad()
             loss_of(bound, kl_weight_at(step, warm_up)).backward()
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_([weights for _, weights in trained], clip)
-            if decay:
-                optimizer.param_groups[0]["lr"] = learning_rate * cosine_at(step, steps)
-            optimizer.step()
+            for optimizer in optimizers.values():
+                if decay:
+                    optimizer.param_groups[0]["lr"] = learning_rate * cosine_at(step, steps)
+                optimizer.step()
             update_average(average, model, step, ema)
 
             last = step + 1 == steps
@@ -108,12 +111,22 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
                 bar.set_postfix_str(record.latest())
             if checkpoint is not None and (last or (step + 1) % save_every == 0):
                 record.settle()
-                write_checkpoint(checkpoint, settings, model, optimizer, average, history, generator.get_state())
+                write_checkpoint(checkpoint, settings, model, optimizers, average, history, generator.get_state())
         record.settle()
         if ema is not None:
             model.load_state_dict(model.state_dict() | average)
         guards.finite_or_stop(dict(trained), f"step {steps} has diverged")
     return history
+
+
+def optimizers_of(trained, muon, **options):
+    """The optimizers, by name, of pairs of name and weights: AdamW or, for filters if `muon`, Muon."""
+    filters = [(name, weights) for name, weights in trained if muon and weights.dim() == 4]
+    if muon and not filters:
+        raise ValueError("muon: wanted a model with filters of convolutions to train, got one without")
+    rest = [(name, weights) for name, weights in trained if not (muon and weights.dim() == 4)]
+    adam = {"optimizer": torch.optim.AdamW(rest, fused=True, **options)} if rest else {}
+    return adam | ({"muon": FilterMuon(filters, **options)} if muon else {})
 
 
 def loss_of(bound, kl_weight):

@@ -1,0 +1,28 @@
+"""Muon for convolutions: steps along orthogonal matrices, which `fit` takes if asked (page 12)."""
+
+import torch
+
+
+class FilterMuon(torch.optim.Muon):
+    """torch's Muon for the filters of convolutions, each flattened into a matrix of (out, in * height * width).
+
+    A step goes along the momentum with all its singular values brought to about 1, so that rare directions count as
+    much as common ones. It is as long as one of Adam's is on average, so Adam's learning rate and weight decay serve.
+    Takes pairs of name and filters (out, in, height, width), in any memory format. Jordan et al. 2024, "Muon: an
+    optimizer for hidden layers in neural networks"; the length: Liu et al. 2025, "Muon is scalable for LLM training".
+    """
+
+    def __init__(self, named_filters, lr, weight_decay):
+        self.filters = [filters for _, filters in named_filters]
+        super().__init__([(name, filters.detach().flatten(1).clone()) for name, filters in named_filters], lr,
+                         weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self):
+        matrices = self.param_groups[0]["params"]
+        for matrix, filters in zip(matrices, self.filters):
+            matrix.copy_(filters.flatten(1))
+            matrix.grad = None if filters.grad is None else filters.grad.flatten(1)
+        super().step()
+        for matrix, filters in zip(matrices, self.filters):
+            filters.copy_(matrix.view_as(filters))
