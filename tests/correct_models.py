@@ -49,8 +49,8 @@ OURS = {
         network("dense"), IMAGES, lambda model, x: -iwae(model, x, 5).elbo.mean(), minus_elbo_of_all,
         lambda model, x, num_samples: resampled_dreg(model, x, num_samples).elbo),
     **{f"weights of {name}": lambda name=name: of_course(pretrained(name), BITS) for name in (
-        "two_latents", "conv_mnist", "six_minutes", "twelve_minutes", "thirty_minutes", "seventy_five_minutes",
-        "two_hours", "two_hours_folded")},
+        "two_latents", "conv_mnist", "six_minutes", "twelve_minutes", "thirty_minutes", "two_hours",
+        "two_hours_folded", "all_images")},
 }
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from vae_lib.gaussian import log_normal
 from vae_lib.guards import even, integer, takes, takes_latents
 from vae_lib.models import VAE
+from vae_lib.objectives import resampled_dreg
 
 
 class Coupling(nn.Module):
@@ -81,6 +82,28 @@ class RealNVP(nn.Module):
         return self.inverse(u).detach()
 
 
+class FlowVAE(VAE):
+    """A VAE and a flow for its prior as one network, copies of both, so that all is trained together.
+
+    `flow` is its prior r(z): objectives and measurements take it as their argument `prior`, and what has none takes
+    the prior to be N(0, I). Raises what `folded` raises. Equation (12.7).
+    """
+
+    def __init__(self, vae, flow):
+        _check_parts(vae, flow)
+        vae = copy.deepcopy(vae)
+        super().__init__(vae.encoder, vae.decoder, vae.likelihood)
+        self.flow = copy.deepcopy(flow).to(next(vae.parameters()))
+
+
+def resampled_dreg_with_flow(model, x, num_samples, generator=None):
+    """`resampled_dreg` of a FlowVAE with its flow as prior: encoder, decoder and flow get their gradients at once.
+
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3), of (12.2).
+    """
+    return resampled_dreg(model, x, num_samples, generator, model.flow)
+
+
 class FoldedEncoder(nn.Module):
     """An encoder whose means go through a flow: its Gaussians are over u, not z. The variances stay as they were.
 
@@ -125,10 +148,14 @@ def folded(vae, flow):
     no VAE or no RealNVP, ValueError for a flow of other latents. Equation (12.7), of (12.5); Chen et al. 2017,
     section 3.2.
     """
+    _check_parts(vae, flow)
+    vae, flows = copy.deepcopy(vae), [copy.deepcopy(flow).to(next(vae.parameters())) for _ in range(2)]
+    return VAE(FoldedEncoder(vae.encoder, flows[0]), FoldedDecoder(vae.decoder, flows[1]), vae.likelihood)
+
+
+def _check_parts(vae, flow):
     for name, value, wanted in (("vae", vae, VAE), ("flow", flow, RealNVP)):
         if not isinstance(value, wanted):
             raise TypeError(f"{name}: wanted a {wanted.__name__}, got {value!r}")
     if flow.latent_dim != vae.latent_dim:
         raise ValueError(f"flow: wanted latent_dim {vae.latent_dim}, as the VAE has, got {flow.latent_dim}")
-    vae, flows = copy.deepcopy(vae), [copy.deepcopy(flow).to(next(vae.parameters())) for _ in range(2)]
-    return VAE(FoldedEncoder(vae.encoder, flows[0]), FoldedDecoder(vae.decoder, flows[1]), vae.likelihood)
