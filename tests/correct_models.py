@@ -50,7 +50,7 @@ OURS = {
         lambda model, x, num_samples: resampled_dreg(model, x, num_samples).elbo),
     **{f"weights of {name}": lambda name=name: of_course(pretrained(name), BITS) for name in (
         "two_latents", "conv_mnist", "six_minutes", "twelve_minutes", "thirty_minutes", "two_hours",
-        "two_hours_folded", "all_images")},
+        "two_hours_folded")},
 }
 
 

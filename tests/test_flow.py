@@ -1,6 +1,7 @@
 """The flow: that its Jacobian, its inverse and its draws are what its density says, and that it can be fitted."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ from scipy import stats
 from torch.distributions import Independent, Normal
 
 from vae_lib.evaluation import importance_estimates
-from vae_lib.flow import Coupling, RealNVP, folded
+from vae_lib.flow import Coupling, FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.likelihoods import Gaussian
 from vae_lib.models import dense_vae
-from vae_lib.objectives import sleep_phase
+from vae_lib.objectives import log_mean_exp, sleep_phase
 from vae_lib.training import fit
 
 
@@ -144,14 +145,56 @@ def test_a_folded_flow_takes_the_type_of_the_vae():
     assert {weights.dtype for weights in other.parameters()} == {torch.float64}
 
 
+def test_a_flow_vae_trains_copies_of_encoder_decoder_and_flow_at_once():
+    vae, flow, x = dense(), bent(2, hidden=6, couplings=4), torch.randn(64, 1, 1, 3).double()
+    model = FlowVAE(vae, flow)
+    before = {name: weights.clone() for name, weights in model.named_parameters()}
+    fit(model, x, steps=2, batch_size=16, objective=partial(resampled_dreg_with_flow, num_samples=4), progress=False)
+    assert not any(torch.equal(before[name], weights) for name, weights in model.named_parameters())
+    for part, old in ((vae, ""), (flow, "flow.")):
+        assert all(torch.equal(before[old + name], weights) for name, weights in part.named_parameters())
+
+
+def test_the_gradients_of_a_flow_vae_are_those_of_the_weights_with_its_flow_as_prior():
+    """Many copies of one image and its samples. The density of z is torch's, of the pushed-forward normal."""
+    copies, x = 40_000, torch.randn(1, 1, 1, 3, generator=torch.Generator().manual_seed(2)).double()
+    model = FlowVAE(dense(), bent(2, seed=1, hidden=6, couplings=4))
+    epsilon = torch.randn(4, 1, 2, generator=torch.Generator().manual_seed(0)).double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", lambda like, **_: epsilon.expand_as(like))
+        bound = resampled_dreg_with_flow(model, x.expand(copies, 1, 1, 3), 4, torch.Generator().manual_seed(1)).elbo
+    found = torch.autograd.grad(bound.mean(), list(model.parameters()))
+
+    mu, log_var = model.encoder(x)
+    z = mu + (0.5 * log_var).exp() * epsilon
+    still = z.detach().requires_grad_()
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda z: model.flow(z)[0]))(still[:, 0])
+    log_r = Normal(0.0, 1.0).log_prob(model.flow(still)[0]).sum(-1) + torch.linalg.slogdet(jacobians).logabsdet[:, None]
+    log_q = Normal(mu, (0.5 * log_var).exp()).log_prob(still).sum(-1)
+    log_w = model.likelihood.log_prob(x, model.decoder(still)) + log_r - log_q.detach()
+    torch.testing.assert_close(bound.detach(), log_mean_exp(log_w).detach().expand(copies))
+    of_model = [*model.decoder.parameters(), *model.flow.parameters()]
+    expected = {id(weights): gradient for weights, gradient in
+                zip(of_model, torch.autograd.grad(log_mean_exp(log_w).sum(), of_model, retain_graph=True))}
+    through_q = Normal(mu.detach(), (0.5 * log_var).exp().detach()).log_prob(still).sum(-1)
+    slope, = torch.autograd.grad((log_w + log_q.detach() - through_q).sum(), still)
+    weight = log_w.detach().softmax(0)[..., None]
+    of_encoder = list(model.encoder.parameters())
+    expected |= {id(weights): gradient for weights, gradient in
+                 zip(of_encoder, torch.autograd.grad(z, of_encoder, weight**2 * slope))}
+    for weights, gradient in zip(model.parameters(), found):
+        assert (gradient - expected[id(weights)]).norm() < 0.05 * gradient.norm() + 1e-3
+
+
+@pytest.mark.parametrize("make", [folded, FlowVAE])
 @pytest.mark.parametrize("vae, flow, error, message", [
     (dense(), RealNVP(4), ValueError, "flow: wanted latent_dim 2, as the VAE has, got 4"),
     (RealNVP(2), dense(), TypeError, "vae: wanted a VAE, got RealNVP"),
     (dense(), None, TypeError, "flow: wanted a RealNVP, got None"),
 ])
-def test_what_cannot_be_folded_is_refused(vae, flow, error, message):
+def test_what_cannot_be_joined_is_refused(make, vae, flow, error, message):
     with pytest.raises(error, match=message):
-        folded(vae, flow)
+        make(vae, flow)
 
 
 def test_a_flow_learns_a_shape_that_no_gaussian_has():

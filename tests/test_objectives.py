@@ -154,6 +154,9 @@ def test_log_weights_are_those_of_torch_distributions():
     q = Independent(Normal(mu, (0.5 * log_var).exp()), 1)
     expected = log_px_given_z + prior.log_prob(z) - q.log_prob(z)
     torch.testing.assert_close(log_weights(log_px_given_z, z, mu, log_var), expected)
+    other = Independent(Normal(torch.ones(WIDTH).double(), 2.0), 1)
+    torch.testing.assert_close(log_weights(log_px_given_z, z, mu, log_var, other),
+                               log_px_given_z + other.log_prob(z) - q.log_prob(z))
     torch.testing.assert_close(log_mean_exp(expected), expected.exp().mean(0).log())
     with pytest.raises(ValueError, match="log_w: wanted at least one entry along a first dimension, got shape"):
         log_mean_exp(expected[:0])

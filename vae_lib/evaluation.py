@@ -11,10 +11,10 @@ import torch
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
+from vae_lib.gaussian import kl_to_standard_normal, reparameterize
 from vae_lib.guards import density, finite_or_stop, integer, optional, takes, tensor
 from vae_lib.modes import evaluating
-from vae_lib.objectives import elbo, log_weights, sample_posterior
+from vae_lib.objectives import elbo, log_prior, log_weights, sample_posterior
 
 
 class HeldOut(NamedTuple):
@@ -157,7 +157,7 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
         if q is None:
             log_w = log_weights(log_px_given_z, z, mu, log_var).double()
         else:
-            log_w = log_px_given_z.double() + log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) - q.log_prob(z)
+            log_w = log_px_given_z.double() + log_prior(z) - q.log_prob(z)
         if prior is not None:
             more = log_ratio(prior, z.to(x.dtype)).double()
             log_w, gain = log_w + more, gain + more.sum(0)
@@ -175,9 +175,8 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
 
 def log_ratio(prior, z):
     """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
-    with torch.autocast(z.device.type, enabled=False):
-        log_rz = prior.log_prob(z)
+    log_rz = log_prior(z, prior)
     if log_rz.shape != z.shape[:-1]:
         raise ValueError(f"prior: wanted log_prob to turn shape {tuple(z.shape)} into {tuple(z.shape[:-1])}, "
                          f"got {tuple(log_rz.shape)}")
-    return log_rz - log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    return log_rz - log_prior(z)

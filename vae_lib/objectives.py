@@ -146,15 +146,20 @@ def sample_posterior(mu, log_var, num_samples, generator=None):
 def log_weights(log_px_given_z, z, mu, log_var, prior=None):
     """log w = log p(x|z) + log p(z) - log q(z|x) of each sample z, in nats.
 
-    p(z) is N(0, I) or the density `prior`, whose log_prob turns (..., latent_dim) into (...), and which autocast does
-    not reach.
+    p(z) is N(0, I) or, with a `prior`, the density whose logarithm its method log_prob gives.
 
     Shapes: (num_samples, batch), (num_samples, batch, latent_dim) and twice (batch, latent_dim), to (num_samples,
     batch). Equation (11.1).
     """
+    return log_px_given_z + log_prior(z, prior) - log_normal(z, mu, log_var)
+
+
+def log_prior(z, prior=None):
+    """log p(z), in nats, of N(0, I) or of a density `prior`, out of autocast's reach: (..., latent_dim) to (...)."""
+    if prior is None:
+        return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
     with torch.autocast(z.device.type, enabled=False):
-        log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)) if prior is None else prior.log_prob(z)
-    return log_px_given_z + log_pz - log_normal(z, mu, log_var)
+        return prior.log_prob(z)
 
 
 @takes(log_w=at_least_one)

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 
 from vae_lib import latents
 from vae_lib.evaluation import check_proposal, importance_estimates, log_ratio
-from vae_lib.gaussian import log_normal
 from vae_lib.guards import count, density, even, integer, not_negative, one_of, optional, positive, takes, tensor
 from vae_lib.modes import evaluating
+from vae_lib.objectives import log_prior
 
 FAMILIES = "diagonal", "full", "mixture"
 JUDGES = 8  # sets of fresh draws, each as large as a step's, by which a climb's end is compared with its start
@@ -111,7 +111,7 @@ def log_joint(model, x, z, prior=None, autocast=False):
     inside = z.to(x.dtype)
     with torch.autocast(z.device.type, torch.bfloat16, enabled=autocast):
         output = model.decoder(inside)
-    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    log_pz = log_prior(z)
     if prior is not None:
         log_pz = log_pz + log_ratio(prior, inside)
     return model.likelihood.log_prob(x, output.to(x.dtype)).double() + log_pz
