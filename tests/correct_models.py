@@ -10,7 +10,7 @@ from pythae import models as pythae
 from torch import nn
 from torch.nn.functional import softplus
 
-from vae_lib.flow import RealNVP, folded
+from vae_lib.flow import FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.likelihoods import Gaussian
 from vae_lib.models import article_conv_vae, article_dense_vae
 from vae_lib.objectives import article_loss, averaged_elbo, dreg, elbo, iwae, resampled_dreg
@@ -36,6 +36,13 @@ def of_course(model, images):
     return model, images, minus_elbo, minus_elbo_of_all, bound
 
 
+def bent_flow():
+    flow = RealNVP(4, 8, 2)
+    for coupling in flow.couplings:
+        nn.init.normal_(coupling.net[-1].weight, std=0.3)
+    return flow
+
+
 OURS = {
     **{f"{kind}, Bernoulli": lambda kind=kind: of_course(network(kind), IMAGES)
        for kind in ("dense", "convolutional", "residual")},
@@ -48,6 +55,9 @@ OURS = {
     "trained on the IWAE of 5 draws": lambda: (
         network("dense"), IMAGES, lambda model, x: -iwae(model, x, 5).elbo.mean(), minus_elbo_of_all,
         lambda model, x, num_samples: resampled_dreg(model, x, num_samples).elbo),
+    "trained with a flow for its prior": lambda: (
+        FlowVAE(network("dense"), bent_flow()), IMAGES,
+        lambda model, x: -resampled_dreg_with_flow(model, x, 4).elbo.mean()),
     **{f"weights of {name}": lambda name=name: of_course(pretrained(name), BITS) for name in (
         "two_latents", "conv_mnist", "six_minutes", "twelve_minutes", "thirty_minutes", "two_hours",
         "two_hours_folded")},

@@ -8,11 +8,12 @@ import torch
 from scipy import stats
 from torch.distributions import Independent, Normal
 
-from vae_lib.evaluation import importance_estimates
+from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
 from vae_lib.flow import Coupling, FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.likelihoods import Gaussian
 from vae_lib.models import dense_vae
 from vae_lib.objectives import log_mean_exp, sleep_phase
+from vae_lib.refinement import refine
 from vae_lib.training import fit
 
 
@@ -184,6 +185,20 @@ def test_the_gradients_of_a_flow_vae_are_those_of_the_weights_with_its_flow_as_p
                  zip(of_encoder, torch.autograd.grad(z, of_encoder, weight**2 * slope))}
     for weights, gradient in zip(model.parameters(), found):
         assert (gradient - expected[id(weights)]).norm() < 0.05 * gradient.norm() + 1e-3
+
+
+def test_a_flow_vae_is_measured_with_its_flow_and_folded_with_no_other():
+    model, x = FlowVAE(dense(), bent(2, hidden=6, couplings=4)), torch.randn(9, 1, 1, 3).double()
+    for measure in (partial(nll, progress=False), held_out_elbo, partial(refine, progress=False, steps=1)):
+        with pytest.raises(ValueError, match="^prior: wanted model.flow, the prior of this FlowVAE, got None"):
+            measure(model, x)
+    for make in (folded, FlowVAE):
+        with pytest.raises(ValueError, match="^flow: wanted that of the FlowVAE, vae.flow, got another"):
+            make(model, RealNVP(2))
+    z = torch.randn(9, 2).double()
+    torch.testing.assert_close(folded(model, model.flow).decoder(model.flow(z)[0]), model.decoder(z))
+    with pytest.raises(TypeError, match="^model: wanted a FlowVAE, got VAE"):
+        resampled_dreg_with_flow(dense(), x, 2)
 
 
 @pytest.mark.parametrize("make", [folded, FlowVAE])

@@ -13,7 +13,7 @@ from vae_lib import recipes, recording
 from vae_lib.checkpoints import save_weights
 from vae_lib.data import ImageData, fixed_binarization, load
 from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
-from vae_lib.flow import RealNVP, folded
+from vae_lib.flow import FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
 from vae_lib.refinement import gaps
@@ -84,6 +84,28 @@ def test_the_history_has_the_means_of_epochs_of_both_stages(small):
     first, second = (torch.tensor(history["elbo"]) for history in histories)
     means = [first[:6].mean(), first[6:12].mean(), second[:6].mean()]
     assert log["history"]["elbo"] == pytest.approx([mean.item() for mean in means], rel=1e-6)
+
+
+def test_a_flow_trained_with_its_vae_on_all_images(small, monkeypatch):
+    """It has seen the images held out from other recipes, so its log has no validation; its flow is its prior."""
+    recording.train("small", **small)
+    flow = recipes.Recipe("a test", partial(RealNVP, 2, hidden=4, couplings=2), (dict(
+        steps=3, batch_size=32, seed=0, objective=ex_post, progress=False),), prior_of="small")
+    both = recipes.Recipe("a test", FlowVAE, (dict(
+        steps=18, batch_size=32, seed=0, objective=partial(resampled_dreg_with_flow, num_samples=3), progress=False),),
+        made_of=("small", "flow"), all_images=True)
+    assert flow.learned_prior and both.learned_prior and not recipes.recipe("small").learned_prior
+    monkeypatch.setitem(recipes.RECIPES, "flow", flow)
+    monkeypatch.setitem(recipes.RECIPES, "both", both)
+    for name in ("flow", "both", "both"):
+        recording.train(name, **small)
+    log, model = recipes.training_log("both"), recipes.pretrained("both")
+    assert log["validation"] is None and {len(values) for values in log["history"].values()} == {2}  # of 300 images
+    test = fixed_binarization(recording.load("MNIST").test)
+    assert log["test"] == held_out_elbo(model, test, prior=model.flow)._asdict()
+    recording.measure("both", 5, **small)
+    expected = nll(model, test, 5, autocast=True, prior=model.flow)
+    assert recipes.training_log("both")["nll"]["5"]["nll"] == expected.nll
 
 
 def test_another_seed_is_another_run_whose_weights_do_not_ship(small, tmp_path):

@@ -150,8 +150,29 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix_and_adam_takes_the_rest(
     assert filters >= 3
 
 
+def test_muon_decays_its_learning_rate_and_its_weights_as_adam_does():
+    """Three steps on one fixed gradient: the momentum keeps its direction, so each step is one of the same matrix."""
+    start = small_conv_vae().encoder.stages[0][0].weight.detach()
+    slope = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+
+    def linear_bound(model, x):
+        value = -(model.encoder.stages[0][0].weight * slope).sum()
+        return bound_of(x, value, value, 0 * value)
+
+    def moved(**options):
+        model = small_conv_vae()
+        quiet(model, GREY, batch_size=8, learning_rate=0.01, muon=True, objective=linear_bound, **options)
+        return model.encoder.stages[0][0].weight.detach()
+
+    unit, expected = (start - moved(steps=1)) / 0.01, start
+    for rate in (0.01 * 0.5 * (1 + math.cos(math.pi * step / 3)) for step in range(3)):
+        expected = expected * (1 - rate * 5.0) - rate * unit
+    torch.testing.assert_close(moved(steps=3, decay=True, weight_decay=5.0), expected, rtol=0, atol=2e-4)
+    assert (expected - start).abs().max() > 0.01
+
+
 def test_muon_wants_convolutions():
-    with pytest.raises(ValueError, match="^muon: wanted a model with filters of convolutions to train"):
+    with pytest.raises(ValueError, match="^muon: wanted a model with filters of 2-d convolutions to train"):
         quiet(small_vae(), GREY, steps=1, batch_size=8, muon=True)
 
 

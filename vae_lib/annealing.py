@@ -15,10 +15,9 @@ from tqdm.auto import tqdm
 
 from vae_lib import latents
 from vae_lib.evaluation import check_proposal, importance_estimates
-from vae_lib.gaussian import log_normal
 from vae_lib.guards import count, finite_or_stop, integer, takes, tensor
 from vae_lib.modes import evaluating
-from vae_lib.objectives import log_mean_exp
+from vae_lib.objectives import log_mean_exp, log_prior
 from vae_lib.refinement import encoder_proposal, log_joint, stream
 
 ACCEPTED = 0.65  # share of accepted moves that the warm-up aims at; Wu et al. 2017
@@ -127,7 +126,7 @@ def _run(target, betas, u, steps, leapfrogs, generator, backwards=False, adapt=F
     for i in reversed(order) if backwards else order:
         if backwards and i < len(order):
             state, _ = _move(target, state, betas[i], steps[i], leapfrogs, generator)
-        log_w = log_w + (betas[i] - betas[i - 1]) * (state[1] - _standard(state[0]))
+        log_w = log_w + (betas[i] - betas[i - 1]) * (state[1] - log_prior(state[0]))
         if not backwards and i < len(order):
             state, accepted = _move(target, state, betas[i], steps[i], leapfrogs, generator)
             if adapt:
@@ -147,15 +146,11 @@ def _move(target, state, beta, step, leapfrogs, generator):
         new = new + step * momentum
         new_log_target, new_slope = target(new)
         momentum = momentum + 0.5 * step * (beta * new_slope - (1 - beta) * new)
-    before = beta * log_target + (1 - beta) * _standard(u) + _standard(start)
-    after = beta * new_log_target + (1 - beta) * _standard(new) + _standard(momentum)
+    before = beta * log_target + (1 - beta) * log_prior(u) + log_prior(start)
+    after = beta * new_log_target + (1 - beta) * log_prior(new) + log_prior(momentum)
     chance = torch.rand(before.shape, dtype=u.dtype, device=u.device, generator=generator)
     accepted = chance.log() < after - before
     moved = accepted[..., None]
     state = (torch.where(moved, new, u), torch.where(accepted, new_log_target, log_target),
              torch.where(moved, new_slope, slope))
     return state, accepted.double().mean(0)
-
-
-def _standard(u):
-    return log_normal(u, torch.zeros_like(u), torch.zeros_like(u))

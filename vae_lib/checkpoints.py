@@ -98,7 +98,7 @@ def read_checkpoint(path, steps, settings, model, optimizers, average):
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = value
     refuse_misfit(path, groups["model"], model)
-    names = [[group["param_names"] for groups in by_name.values() for group in groups] for by_name in (
+    names = [[group["param_names"] for parts in by_name.values() for group in parts] for by_name in (
         saved["param_groups"], {name: optimizer.param_groups for name, optimizer in optimizers.items()})]
     if names[0] != names[1]:
         here = ", ".join(sum(names[1], []))

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vae_lib import latents
+from vae_lib.flow import FlowVAE
 from vae_lib.gaussian import kl_to_standard_normal, reparameterize
 from vae_lib.guards import density, finite_or_stop, integer, optional, takes, tensor
 from vae_lib.modes import evaluating
@@ -61,6 +62,7 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     TypeError or ValueError for other types, shapes and ranges, and for NaN. Equations (2.7) and (10.4).
     """
     latents.check_vae(model, x, at_least=2)
+    check_prior(model, prior)
     device = next(model.parameters(), x).device
     generator, again = (torch.Generator(device).manual_seed(seed) for _ in range(2))  # for a prior, the same z again
     parts = []
@@ -114,6 +116,7 @@ def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, auto
                          q=None):
     """The estimates that `nll` averages, image by image. Arguments and errors as for `nll`, but N >= 1."""
     latents.check_vae(model, x)
+    check_prior(model, prior)
     if q is not None:
         check_proposal("q", q, x)
     device = next(model.parameters(), x).device
@@ -134,6 +137,12 @@ def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, auto
     estimates = ImportanceEstimates(*torch.cat(results, dim=1))
     finite_or_stop(estimates._asdict(), latents.DIVERGED)
     return estimates
+
+
+def check_prior(model, prior):
+    """Refuse to measure a FlowVAE as if its prior were N(0, I): ValueError."""
+    if prior is None and isinstance(model, FlowVAE):
+        raise ValueError("prior: wanted model.flow, the prior of this FlowVAE, got None")
 
 
 def check_proposal(name, q, x):
@@ -175,8 +184,4 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
 
 def log_ratio(prior, z):
     """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
-    log_rz = log_prior(z, prior)
-    if log_rz.shape != z.shape[:-1]:
-        raise ValueError(f"prior: wanted log_prob to turn shape {tuple(z.shape)} into {tuple(z.shape[:-1])}, "
-                         f"got {tuple(log_rz.shape)}")
-    return log_rz - log_prior(z)
+    return log_prior(z, prior) - log_prior(z)

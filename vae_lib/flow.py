@@ -85,8 +85,8 @@ class RealNVP(nn.Module):
 class FlowVAE(VAE):
     """A VAE and a flow for its prior as one network, copies of both, so that all is trained together.
 
-    `flow` is its prior r(z): objectives and measurements take it as their argument `prior`, and what has none takes
-    the prior to be N(0, I). Raises what `folded` raises. Equation (12.7).
+    `flow` is its prior r(z), the argument `prior` of `nll`, `held_out_elbo` and `refine`. Of the objectives only
+    `resampled_dreg_with_flow` knows it: the others take N(0, I). Raises what `folded` raises. Equation (12.7).
     """
 
     def __init__(self, vae, flow):
@@ -99,8 +99,11 @@ class FlowVAE(VAE):
 def resampled_dreg_with_flow(model, x, num_samples, generator=None):
     """`resampled_dreg` of a FlowVAE with its flow as prior: encoder, decoder and flow get their gradients at once.
 
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3), of (12.2).
+    As there, `log_px_given_z` has no gradient and `kl` is to N(0, I). Shapes: x (batch, C, H, W) to three tensors
+    (batch,), in nats. Raises TypeError for another model. Equation (12.3), of (12.2).
     """
+    if not isinstance(model, FlowVAE):
+        raise TypeError(f"model: wanted a FlowVAE, got {type(model).__name__}")
     return resampled_dreg(model, x, num_samples, generator, model.flow)
 
 
@@ -154,6 +157,8 @@ def folded(vae, flow):
 
 
 def _check_parts(vae, flow):
+    if getattr(vae, "flow", flow) is not flow:
+        raise ValueError("flow: wanted that of the FlowVAE, vae.flow, got another")
     for name, value, wanted in (("vae", vae, VAE), ("flow", flow, RealNVP)):
         if not isinstance(value, wanted):
             raise TypeError(f"{name}: wanted a {wanted.__name__}, got {value!r}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.guards import at_least_one, integer, takes, takes_pixels
+from vae_lib.guards import at_least_one, density, integer, optional, takes, takes_pixels
 from vae_lib.modes import evaluating
 
 
@@ -78,13 +78,15 @@ def dreg(model, x, num_samples, generator=None):
     return Bound(log_mean_exp(log_w), log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
 
 
+@takes(prior=optional(density))
 def resampled_dreg(model, x, num_samples, generator=None, prior=None):
     """The bound of `dreg`, with a gradient that goes back through one sample an image: as unbiased, cheaper.
 
     All samples are decoded without gradients; one is drawn with the normalised weights as probabilities, and decoded
     again: num_samples + 3 forward passes' worth of work instead of 3 * num_samples. So the decoder must give the same
     output twice, without dropout, or batch norm in train mode. `log_px_given_z` has no gradient. With a `prior`, as for
-    `log_weights`, the bound is that of the model with this prior, which gets a gradient too; `kl` is still to N(0, I).
+    `log_weights`, the bound is that of the model with this prior, which gets a gradient too; `kl` is still to N(0, I),
+    so `fit` must have no warm-up then.
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3), of (12.2).
     """
     mu, log_var = model.encoder(x)
@@ -155,11 +157,18 @@ def log_weights(log_px_given_z, z, mu, log_var, prior=None):
 
 
 def log_prior(z, prior=None):
-    """log p(z), in nats, of N(0, I) or of a density `prior`, out of autocast's reach: (..., latent_dim) to (...)."""
+    """log p(z), in nats, of N(0, I) or of a density `prior`, which autocast does not reach: (..., latent_dim) to (...).
+
+    Raises ValueError where the prior's log_prob gives another shape.
+    """
     if prior is None:
         return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
     with torch.autocast(z.device.type, enabled=False):
-        return prior.log_prob(z)
+        log_rz = prior.log_prob(z)
+    if log_rz.shape != z.shape[:-1]:
+        raise ValueError(f"prior: wanted log_prob to turn shape {tuple(z.shape)} into {tuple(z.shape[:-1])}, "
+                         f"got {tuple(log_rz.shape)}")
+    return log_rz
 
 
 @takes(log_w=at_least_one)

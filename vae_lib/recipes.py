@@ -111,7 +111,8 @@ def pretrained(name):
     """The model of a recipe with the weights that ship with the library, in eval mode.
 
     It is a VAE or, for a recipe with `prior_of`, the prior alone: `nll(pretrained("two_hours"), x,
-    prior=pretrained("two_hours_flow"))`.
+    prior=pretrained("two_hours_flow"))`. That of `flow_together` has its prior in it: `nll(model, x,
+    prior=model.flow)`.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn, then replaced: no page's random stream moves
         return trained(name, WEIGHTS)

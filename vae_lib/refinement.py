@@ -14,7 +14,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.evaluation import check_proposal, importance_estimates, log_ratio
+from vae_lib.evaluation import check_prior, check_proposal, importance_estimates, log_ratio
 from vae_lib.guards import count, density, even, integer, not_negative, one_of, optional, positive, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import log_prior
@@ -160,6 +160,7 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
     (3.12); Cremer, Li & Duvenaud 2018; Kim et al. 2018, "Semi-amortized variational autoencoders".
     """
     latents.check_vae(model, x)
+    check_prior(model, prior)
     if start is None and family == "diagonal":
         start = encoder_proposal(model, x, batch_size)
     elif start is None:

@@ -30,7 +30,7 @@ from vae_lib.objectives import Bound, elbo
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
         output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, muon=False, autocast=False,
         device=None, checkpoint=None, resume=False, checkpoint_every=None, progress=True):
-    """Maximise the mean of objective(model, x).elbo over images x by Adam, in place; return the history.
+    """Maximise the mean of objective(model, x).elbo over images x by Adam, or Muon, in place; return the history.
 
     images       uint8 (N, C, H, W): drawn anew as binary pixels for each batch or, with binarized=False,
                  scaled to [0, 1]; float (N, C, H, W): used as they stand
@@ -46,7 +46,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     ema          decay rate of an exponential moving average of weights and batch-norm statistics, which the model
                  has at the end in place of the last ones: those after step t have a weight in proportion to
                  ema ** -t, and those before the first step have none
-    muon         whether Muon takes the filters of convolutions, at the same learning rate; Adam takes the rest
+    muon         whether Muon takes the filters of 2-d convolutions, at the same learning rate; Adam takes the rest
     autocast     whether networks compute in bfloat16; weights, likelihood and KL stay float32
     device       where to train, by default CUDA if there is any; the model then returns to where it was
     checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end; the objective must
@@ -59,7 +59,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     is damaged or of another run; FileExistsError rather than overwrite a checkpoint unasked; OSError, before the first
     step, for a folder in which none can be written; FloatingPointError, naming step and term, for a bound that is not
     finite, and for weights that are not at the end: the last checkpoint stays. Kingma & Welling 2014, algorithm 1;
-    Kingma & Ba 2015; Loshchilov & Hutter 2019.
+    Kingma & Ba 2015; Loshchilov & Hutter 2019; with muon, Jordan et al. 2024.
     """
     if images.is_floating_point():
         guards.pixels_for(getattr(model, "likelihood", None), "images", images)
@@ -121,12 +121,13 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
 
 def optimizers_of(trained, muon, **options):
     """The optimizers, by name, of pairs of name and weights: AdamW or, for filters if `muon`, Muon."""
-    filters = [(name, weights) for name, weights in trained if muon and weights.dim() == 4]
-    if muon and not filters:
-        raise ValueError("muon: wanted a model with filters of convolutions to train, got one without")
-    rest = [(name, weights) for name, weights in trained if not (muon and weights.dim() == 4)]
+    if not muon:
+        return {"optimizer": torch.optim.AdamW(trained, fused=True, **options)}
+    filters, rest = [[pair for pair in trained if (pair[1].dim() == 4) is wanted] for wanted in (True, False)]
+    if not filters:
+        raise ValueError("muon: wanted a model with filters of 2-d convolutions to train, got one without")
     adam = {"optimizer": torch.optim.AdamW(rest, fused=True, **options)} if rest else {}
-    return adam | ({"muon": FilterMuon(filters, **options)} if muon else {})
+    return adam | {"muon": FilterMuon(filters, **options)}
 
 
 def loss_of(bound, kl_weight):

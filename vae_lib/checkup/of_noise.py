@@ -37,7 +37,8 @@ def drawn(probe, drive, mu, log_var, numbers):
         z = probe.ask(drive, mu=mu, log_var=log_var, seed=seed)[1]
         if not z:
             raise NotReadable("the decoder is not called")
-        noisy = [part - mu for part in z if (part != mu).any()]  # a mean that is decoded besides is no draw
+        most = max(part.numel() for part in z)  # one of many draws that is decoded again may be chosen by its weight
+        noisy = [part - mu for part in z if part.numel() == most and (part != mu).any()]  # a mean is no draw
         parts += [part.reshape(-1, math.prod(probe.latent_shape)) for part in noisy or [torch.zeros_like(z[0])]]
         seed += 1
     return parts
