@@ -54,7 +54,8 @@ FOLDERS = ("notebooks/", "notebooks/exercises/", "notebooks/solutions/")
 TASKS = {
     "lab": ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(ROOT),
             "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
-            "--LabApp.app_settings_dir=" + str(ROOT / "course/jupyterlab")],  # no question about news, no updates
+            "--LabApp.app_settings_dir=" + str(ROOT / "course/jupyterlab"),  # no question about news, no updates
+            "--LabApp.extra_labextensions_path=" + str(ROOT / "course/jupyterlab/extensions")],
     "test": ["-m", "pytest", "--nbval"],
     "browser": ["-m", "course.browser"],
     "train": ["-m", "vae_lib.recipes", "train"],
