@@ -15,7 +15,7 @@ from vae_lib.flow import FlowVAE
 from vae_lib.gaussian import kl_to_standard_normal, reparameterize
 from vae_lib.guards import density, finite_or_stop, integer, optional, takes, tensor
 from vae_lib.modes import evaluating
-from vae_lib.objectives import elbo, log_prior, log_weights, sample_posterior
+from vae_lib.objectives import elbo, log_prior, log_ratio, log_weights, sample_posterior
 
 
 class HeldOut(NamedTuple):
@@ -180,8 +180,3 @@ def _estimates(model, x, num_samples, at_once, generator, prior, q):
         kl = (total - total_log_w) / num_samples
     size = (2 * log_sum - log_sum_squares).exp()
     return torch.stack([log_sum - math.log(num_samples), size, total / num_samples, kl])
-
-
-def log_ratio(prior, z):
-    """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
-    return log_prior(z, prior) - log_prior(z)

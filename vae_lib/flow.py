@@ -1,6 +1,7 @@
 """A normalizing flow as a density of latents: a prior in place of N(0, I), or a part of the decoder (page 12)."""
 
 import copy
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from vae_lib.gaussian import log_normal
 from vae_lib.guards import even, integer, takes, takes_latents
 from vae_lib.models import VAE
-from vae_lib.objectives import resampled_dreg
+from vae_lib.objectives import log_ratio, resampled_dreg
 
 
 class Coupling(nn.Module):
@@ -99,12 +100,22 @@ class FlowVAE(VAE):
 def resampled_dreg_with_flow(model, x, num_samples, generator=None):
     """`resampled_dreg` of a FlowVAE with its flow as prior: encoder, decoder and flow get their gradients at once.
 
-    As there, `log_px_given_z` has no gradient and `kl` is to N(0, I). Shapes: x (batch, C, H, W) to three tensors
-    (batch,), in nats. Raises TypeError for another model. Equation (12.3), of (12.2).
+    p(x|z) r(z) is p(x|z) r(z) / p(z) times p(z) = N(z; 0, I), so the ratio goes where the likelihood stands. As there,
+    `log_px_given_z` has no gradient; `kl` is to N(0, I), so `fit` must have no warm-up. Shapes: x (batch, C, H, W) to
+    three tensors (batch,), in nats. Raises TypeError for another model. Equation (12.3), of (12.2).
     """
     if not isinstance(model, FlowVAE):
         raise TypeError(f"model: wanted a FlowVAE, got {type(model).__name__}")
-    return resampled_dreg(model, x, num_samples, generator, model.flow)
+    found = []
+
+    def log_prob(x, decoded):
+        output, z = decoded
+        found.append(model.likelihood.log_prob(x, output))
+        return found[-1] + log_ratio(model.flow, z)
+
+    tilted = SimpleNamespace(encoder=model.encoder, decoder=lambda z: (model.decoder(z), z),
+                             likelihood=SimpleNamespace(log_prob=log_prob))
+    return resampled_dreg(tilted, x, num_samples, generator)._replace(log_px_given_z=found[0].mean(0))
 
 
 class FoldedEncoder(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.guards import at_least_one, density, integer, optional, takes, takes_pixels
+from vae_lib.guards import at_least_one, integer, takes, takes_pixels
 from vae_lib.modes import evaluating
 
 
@@ -78,29 +78,25 @@ def dreg(model, x, num_samples, generator=None):
     return Bound(log_mean_exp(log_w), log_px_given_z.mean(0), kl_to_standard_normal(mu, log_var))
 
 
-@takes(prior=optional(density))
-def resampled_dreg(model, x, num_samples, generator=None, prior=None):
+def resampled_dreg(model, x, num_samples, generator=None):
     """The bound of `dreg`, with a gradient that goes back through one sample an image: as unbiased, cheaper.
 
     All samples are decoded without gradients; one is drawn with the normalised weights as probabilities, and decoded
     again: num_samples + 3 forward passes' worth of work instead of 3 * num_samples. So the decoder must give the same
-    output twice, without dropout, or batch norm in train mode. `log_px_given_z` has no gradient. With a `prior`, as for
-    `log_weights`, the bound is that of the model with this prior, which gets a gradient too; `kl` is still to N(0, I),
-    so `fit` must have no warm-up then.
+    output twice, without dropout, or batch norm in train mode. `log_px_given_z` has no gradient.
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3), of (12.2).
     """
     mu, log_var = model.encoder(x)
     z = sample_posterior(mu, log_var, num_samples, generator)
     with torch.no_grad():
         log_px_given_z = model.likelihood.log_prob(x, model.decoder(z))
-        log_w = log_weights(log_px_given_z, z, mu, log_var, prior)
+        log_w = log_weights(log_px_given_z, z, mu, log_var)
         weights = log_w.softmax(0)
         # multinomial raises on nan; here it shows in the bound
         chosen = torch.multinomial(weights.nan_to_num(1.0).T, 1, generator=generator)[:, 0]
     drawn = chosen, torch.arange(len(x), device=x.device)
     z, weight = z[drawn], weights[drawn].unsqueeze(-1).to(z)
-    log_px_given_drawn = model.likelihood.log_prob(x, model.decoder(z))
-    log_w_drawn = log_weights(log_px_given_drawn, z, mu.detach(), log_var.detach(), prior)
+    log_w_drawn = log_weights(model.likelihood.log_prob(x, model.decoder(z)), z, mu.detach(), log_var.detach())
     if z.requires_grad:
         z.register_hook(lambda gradient: weight * gradient)
     bound = log_mean_exp(log_w) + (log_w_drawn - log_w_drawn.detach())
@@ -145,15 +141,14 @@ def sample_posterior(mu, log_var, num_samples, generator=None):
     return reparameterize(mu.expand(shape), log_var.expand(shape), generator)
 
 
-def log_weights(log_px_given_z, z, mu, log_var, prior=None):
-    """log w = log p(x|z) + log p(z) - log q(z|x) of each sample z, in nats.
-
-    p(z) is N(0, I) or, with a `prior`, the density whose logarithm its method log_prob gives.
+def log_weights(log_px_given_z, z, mu, log_var):
+    """log w = log p(x|z) + log p(z) - log q(z|x) of each sample z, in nats, with N(0, I) as the prior p(z).
 
     Shapes: (num_samples, batch), (num_samples, batch, latent_dim) and twice (batch, latent_dim), to (num_samples,
     batch). Equation (11.1).
     """
-    return log_px_given_z + log_prior(z, prior) - log_normal(z, mu, log_var)
+    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    return log_px_given_z + log_pz - log_normal(z, mu, log_var)
 
 
 def log_prior(z, prior=None):
@@ -169,6 +164,11 @@ def log_prior(z, prior=None):
         raise ValueError(f"prior: wanted log_prob to turn shape {tuple(z.shape)} into {tuple(z.shape[:-1])}, "
                          f"got {tuple(log_rz.shape)}")
     return log_rz
+
+
+def log_ratio(prior, z):
+    """log r(z) - log p(z) of a prior r against N(0, I), in the precision of z: (..., latent_dim) to (...)."""
+    return log_prior(z, prior) - log_prior(z)
 
 
 @takes(log_w=at_least_one)

@@ -14,10 +14,10 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.evaluation import check_prior, check_proposal, importance_estimates, log_ratio
+from vae_lib.evaluation import check_prior, check_proposal, importance_estimates
 from vae_lib.guards import count, density, even, integer, not_negative, one_of, optional, positive, takes, tensor
 from vae_lib.modes import evaluating
-from vae_lib.objectives import log_prior
+from vae_lib.objectives import log_prior, log_ratio
 
 FAMILIES = "diagonal", "full", "mixture"
 JUDGES = 8  # sets of fresh draws, each as large as a step's, by which a climb's end is compared with its start
