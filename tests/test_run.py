@@ -405,7 +405,8 @@ def test_without_a_task_the_course_opens_in_jupyterlab(course, asked, monkeypatc
         course.main([])
     lab = [str(course.PYTHON), "-m", "jupyterlab", f"--ServerApp.root_dir={course.ROOT}",
            "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
-           f"--LabApp.app_settings_dir={course.ROOT / 'course/jupyterlab'}"]
+           f"--LabApp.app_settings_dir={course.ROOT / 'course/jupyterlab'}",
+           f"--LabApp.extra_labextensions_path={course.ROOT / 'course/jupyterlab/extensions'}"]
     assert started == [[*lab, "--allow-root"], lab]
 
 

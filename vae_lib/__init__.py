@@ -6,7 +6,7 @@
 | likelihoods | p(x given z) from a decoder's output: Bernoulli, or Gaussian of fixed or learned variance | 00, 06 |
 | models | encoders, decoders, VAE and autoencoder, fully connected and convolutional | 07 to 09 |
 | objectives | the ELBO, importance-weighted bounds, and other objectives of training | 02, 08, 10 to 12 |
-| training | `fit`, the loop that maximises an objective | 08 |
+| training, muon | `fit`, the loop that maximises an objective, and an optimiser for convolutions | 08, 12 |
 | latents | encodings of a data set, the aggregate posterior, active units | 08 to 10 |
 | evaluation | the ELBO of held-out images, and their likelihood by importance sampling | 09, 11 |
 | refinement, annealing | q optimised image by image, and bounds on log p(x) from below and above | 11 |
@@ -14,7 +14,7 @@
 | checkup | what is wrong with a VAE and its loss, found without the training code | 13, B |
 | exact | two models whose log p(x) and posterior are known | 01, 02, 07 |
 | mixture | a mixture of Gaussians, and EM | 03 |
-| flow | a normalizing flow, as a prior or as a part of the decoder | 12 |
+| flow | a normalizing flow, as a prior, trained with its VAE or after it, or as a part of the decoder | 12 |
 | residual | the residual networks of the recorded recipes | 10 to 12 |
 | recipes, recording | recorded training runs: their choices, weights and logs; running and measuring | 09 to 12 |
 | data, mnist_files | MNIST as tensors, and its files | 08 to 12 |
