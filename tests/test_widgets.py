@@ -1,5 +1,7 @@
 import base64
+import gc
 import io
+import weakref
 from pathlib import Path
 
 import ipywidgets
@@ -177,6 +179,29 @@ def test_an_exception_in_draw_is_raised_and_shown_until_a_picture_is_drawn():
     assert bytes(explored.image.value) == before and plt.get_fignums() == []
     explored.controls["mean"].value = -1.0
     assert explored.message.value == "" and bytes(explored.image.value) != before and plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_redraw_leaves_no_figure_for_the_garbage_collector_and_that_as_it_was(running):
+    figures = []
+
+    def draw(mean):
+        fig, alt = bell(mean)
+        figures.append(weakref.ref(fig))
+        if mean > 1:
+            raise ArithmeticError("mean too large")
+        return fig, alt
+
+    (gc.enable if running else gc.disable)()
+    try:
+        explored = Explorer(draw, stills=(0.0, 1.0), mean=(-2.0, 2.0, 0.0, "nats"))
+        assert len(figures) == 3 and gc.isenabled() is running
+        assert [figure() is None for figure in figures] == [running] * 3
+        with pytest.raises(ArithmeticError):
+            explored.controls["mean"].value = 2.0
+        assert gc.isenabled() is running
+    finally:
+        gc.enable()
 
 
 def test_figures_of_others_stay_open():
