@@ -24,8 +24,10 @@ from vae_lib.objectives import (
     log_mean_exp,
     log_ratio,
     log_weights,
+    own_pairs,
     reconstruction,
     resampled_dreg,
+    resampled_dreg_and_own,
     sleep_phase,
 )
 from vae_lib.training import fit
@@ -335,6 +337,30 @@ def test_sleep_phase_repeats_with_its_generator_and_teaches_the_encoder_alone():
     sleep_phase(model, torch.zeros(6, 1, 16, 16))
     assert not model.training and model.encoder.stages[0][1].num_batches_tracked == 1
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+
+
+def test_images_of_the_models_own_teach_the_encoder_and_leave_the_decoder_alone():
+    """Value and the decoder's gradient are those of the data; the encoder's is that of data and own images together."""
+    torch.manual_seed(0)
+    model, x = conv_vae((1, 16, 16), (4, 8), 3).double().eval(), torch.rand(6, 1, 16, 16).double().round()
+
+    def by_hand(generator):
+        data = resampled_dreg(model, x, 5, generator)
+        own = resampled_dreg(model, own_pairs(model, x, generator)[1], 2, generator).elbo
+        return data, {"encoder": data.elbo + own, "decoder": data.elbo}
+
+    found = resampled_dreg_and_own(model, x, 5, 2, torch.Generator().manual_seed(1))
+    for part in "encoder", "decoder":
+        weights = [each for each in getattr(model, part).parameters() if each.requires_grad]
+        data, wanted = by_hand(torch.Generator().manual_seed(1))
+        gradients = [torch.autograd.grad(value.sum(), weights, retain_graph=True, allow_unused=True)
+                     for value in (found.elbo, wanted[part])]
+        torch.testing.assert_close(*gradients)
+        assert sum(gradient is not None and gradient.any() for gradient in gradients[0]) >= 6
+    assert all(torch.equal(*pair) for pair in zip(found, data))
+    for own_samples in (0, 1.5):
+        with pytest.raises(ValueError, match="own_samples: wanted an integer, 1 or more, got"):
+            resampled_dreg_and_own(model, x, 5, own_samples)
 
 
 def test_sleep_phase_draws_images_of_the_type_that_it_is_given_under_autocast():

@@ -154,14 +154,15 @@ class FoldedDecoder(nn.Module):
         return self.decoder(z)
 
 
-def folded(vae, flow):
+def folded(vae, flow=None):
     """A VAE with latents u = flow(z) and the prior N(0, I), whose p(x) is that of `vae` with `flow` for its prior.
 
-    Everything is copied, and the flow twice, for encoder and decoder, in the type and on the device of the VAE's
-    weights. The posterior of u is not that of z, so the encoder has to be trained anew. Raises TypeError for what is
-    no VAE or no RealNVP, ValueError for a flow of other latents. Equation (12.7), of (12.5); Chen et al. 2017,
-    section 3.2.
+    A FlowVAE's flow may be left out: it is its own. Everything is copied, and the flow twice, for encoder and decoder,
+    in the type and on the device of the VAE's weights. The posterior of u is not that of z, so the encoder has to be
+    trained anew. Raises TypeError for what is no VAE or no RealNVP, ValueError for a flow of other latents. Equation
+    (12.7), of (12.5); Chen et al. 2017, section 3.2.
     """
+    flow = getattr(vae, "flow", None) if flow is None else flow
     _check_parts(vae, flow)
     vae, flows = copy.deepcopy(vae), [copy.deepcopy(flow).to(next(vae.parameters())) for _ in range(2)]
     return VAE(FoldedEncoder(vae.encoder, flows[0]), FoldedDecoder(vae.decoder, flows[1]), vae.likelihood)

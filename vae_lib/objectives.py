@@ -1,10 +1,13 @@
 """The objectives of training: the evidence lower bound, and others beside it (pages 02 and 08 to 12)."""
 
 import math
+from functools import partial
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
 from vae_lib.guards import at_least_one, integer, takes, takes_pixels
@@ -110,11 +113,32 @@ def sleep_phase(model, x, generator=None):
     so p(x) does not change. Of x only the number of images counts, their type and their device. It bounds no log p(x).
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.4); Hinton, Dayan, Frey & Neal 1995.
     """
-    with evaluating(model):
-        z = torch.randn(len(x), model.latent_dim, generator=generator, dtype=x.dtype, device=x.device)
-        drawn = model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
+    z, drawn = own_pairs(model, x, generator)
     log_qz_given_x = log_normal(z, *model.encoder(drawn))
     return Bound(log_qz_given_x, log_qz_given_x, torch.zeros_like(log_qz_given_x))
+
+
+def own_pairs(model, x, generator=None):
+    """As many draws z ~ p(z), then x' ~ p(x'|z), as there are images x: (batch, latent_dim), and the shape of x."""
+    with evaluating(model):
+        z = torch.randn(len(x), model.latent_dim, generator=generator, dtype=x.dtype, device=x.device)
+        return z, model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
+
+
+@takes(own_samples=integer)
+def resampled_dreg_and_own(model, x, num_samples, own_samples, generator=None):
+    """`resampled_dreg` of x and, for the encoder alone, of as many images x' of the model's own: `own_pairs`.
+
+    Images x' never repeat, so an encoder cannot learn them by heart; the bound on their log p(x') has `own_samples`
+    samples. The decoder gets no gradient from it. The value is that of x, as in `resampled_dreg`, and so is the work,
+    twice if own_samples is num_samples. Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3).
+    """
+    bound = resampled_dreg(model, x, num_samples, generator)
+    weights = {name: weights.detach() for name, weights in model.decoder.named_parameters()}
+    fixed = SimpleNamespace(encoder=model.encoder, decoder=partial(functional_call, model.decoder, weights),
+                            likelihood=model.likelihood)
+    own = resampled_dreg(fixed, own_pairs(model, x, generator)[1], own_samples, generator).elbo
+    return bound._replace(elbo=bound.elbo + (own - own.detach()))
 
 
 def ex_post(prior, x, vae, num_samples=1, generator=None):
