@@ -181,6 +181,19 @@ def test_an_exception_in_draw_is_raised_and_shown_until_a_picture_is_drawn():
     assert explored.message.value == "" and bytes(explored.image.value) != before and plt.get_fignums() == []
 
 
+def generations_collected(call):
+    """Those that the garbage collector walks over meanwhile, 0 for the young one."""
+    gc.collect()
+    found = []
+    watch = lambda phase, info: found.append(info["generation"]) if phase == "start" else None
+    gc.callbacks.append(watch)
+    try:
+        call()
+    finally:
+        gc.callbacks.remove(watch)
+    return found
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_a_redraw_leaves_no_figure_for_the_garbage_collector_and_that_as_it_was(running):
     figures = []
@@ -197,6 +210,7 @@ def test_a_redraw_leaves_no_figure_for_the_garbage_collector_and_that_as_it_was(
         explored = Explorer(draw, stills=(0.0, 1.0), mean=(-2.0, 2.0, 0.0, "nats"))
         assert len(figures) == 3 and gc.isenabled() is running
         assert [figure() is None for figure in figures] == [running] * 3
+        assert generations_collected(explored.at) == [0] * running
         with pytest.raises(ArithmeticError):
             explored.controls["mean"].value = 2.0
         assert gc.isenabled() is running

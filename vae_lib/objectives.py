@@ -1,13 +1,11 @@
 """The objectives of training: the evidence lower bound, and others beside it (pages 02 and 08 to 12)."""
 
+import copy
 import math
-from functools import partial
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
 from vae_lib.guards import at_least_one, integer, takes, takes_pixels
@@ -130,15 +128,17 @@ def resampled_dreg_and_own(model, x, num_samples, own_samples, generator=None):
     """`resampled_dreg` of x and, for the encoder alone, of as many images x' of the model's own: `own_pairs`.
 
     Images x' never repeat, so an encoder cannot learn them by heart; the bound on their log p(x') has `own_samples`
-    samples. The decoder gets no gradient from it. The value is that of x, as in `resampled_dreg`, and so is the work,
-    twice if own_samples is num_samples. Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3).
+    samples. Decoder and likelihood get no gradient from it. The value is that of x. The work is that of
+    `resampled_dreg` with num_samples, and once more with own_samples. As there, the model has no dropout and no batch
+    norm in train mode; here the encoder neither, since x' would move its statistics. The model is an nn.Module.
+    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3).
     """
     bound = resampled_dreg(model, x, num_samples, generator)
-    weights = {name: weights.detach() for name, weights in model.decoder.named_parameters()}
-    fixed = SimpleNamespace(encoder=model.encoder, decoder=partial(functional_call, model.decoder, weights),
-                            likelihood=model.likelihood)
-    own = resampled_dreg(fixed, own_pairs(model, x, generator)[1], own_samples, generator).elbo
-    return bound._replace(elbo=bound.elbo + (own - own.detach()))
+    fixed = copy.deepcopy(model).requires_grad_(False)
+    fixed.encoder = model.encoder
+    own = resampled_dreg(fixed, own_pairs(model, x, generator)[1], own_samples, generator)
+    return Bound(bound.elbo + (own.elbo - own.elbo.detach()), bound.log_px_given_z,
+                 bound.kl + (own.kl - own.kl.detach()))
 
 
 def ex_post(prior, x, vae, num_samples=1, generator=None):

@@ -83,7 +83,7 @@ class Explorer:
 
     def at(self, **changes):
         """The picture at the sliders' values, or at others; every figure that draw opened is closed."""
-        with own_garbage():
+        with young_garbage_only():
             return self.drawn({name: control.value for name, control in self.controls.items()} | changes)
 
     def drawn(self, values):
@@ -132,11 +132,13 @@ class Explorer:
 
 
 @contextmanager
-def own_garbage():
-    """Collect what became garbage inside, at the end and at once, and nothing that was there before.
+def young_garbage_only():
+    """Collect at the end, and at once, the garbage that is young: what was made and dropped inside.
 
     A figure is full of cycles. If the collector runs while it is drawn, the figure counts as long-lived, and only a
-    walk over every object of the kernel, of tenths of a second, frees it: one redraw in ten would take that long."""
+    walk over every object of the kernel, of tenths of a second, frees it: one redraw in ten would take that long.
+    What an earlier collection has left is not walked over here. The figure of a draw that raises stays with the
+    traceback."""
     running = gc.isenabled()
     gc.disable()
     try:
