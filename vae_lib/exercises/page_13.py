@@ -18,14 +18,14 @@ def _(sigma, factor):
     return drawn - paid
 
 
-@shortfall.mistake("This counts the logarithms only. The KL also has sigma squared, which the factor makes smaller by "
+@shortfall.mistake("This counts the logarithms only. The KL also has sigma squared, which the factor multiplies by "
                    "its square.")
 def _(sigma, factor):
     return torch.full_like(sigma, -math.log(factor))
 
 
-@shortfall.mistake("The sign is turned: with a factor below 1 the KL of the draws is the larger one, and what is left "
-                   "out is positive.")
+@shortfall.mistake("The sign is turned. At sigma = 1 the KL in the loss is 0 and that of the draws is not, so what is "
+                   "left out is positive there.")
 def _(sigma, factor):
     return -shortfall.solution(sigma, factor)
 
