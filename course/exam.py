@@ -63,8 +63,8 @@ def sheet(questions, seed):
     """The sheet in Markdown, without any answer."""
     parts = [heading("Variational autoencoders: exam", questions, seed),
              f"**Name:** {LINE}{LINE} **Points:** {LINE}", "",
-             "Logarithms are natural. Give numbers to four significant digits, whole numbers exactly. Of the options "
-             "A to D one is right.", ""]
+             "Logarithms are natural. Give numbers to four significant digits, counts of pixels, rows and parameters "
+             "exactly. Of the options A to D one is right.", ""]
     for number, question in enumerate(questions, 1):
         room = [] if question.options else [ROOM, "", f"Answer: {LINE} {question.template.unit}", ""]
         parts += ["<section>", "", asked(number, question), "", *room, "</section>", ""]

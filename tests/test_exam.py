@@ -393,6 +393,8 @@ def test_wrong_answers_can_be_told_from_the_right_one(template, questions):
             printed = [float(shown(answer)) for answer in question.wrong.values()]
             assert len({*printed, float(shown(question.right))}) == len(printed) + 1
             assert abs(float(shown(question.right)) - question.right) <= question.tolerance / 2
+            four_digits = question.right if isinstance(question.right, int) else float(f"{question.right:.4g}")
+            assert abs(four_digits - question.right) <= question.tolerance  # as the sheet asks for
             assert min(abs(answer - question.right) for answer in printed) > question.tolerance
 
 
