@@ -1,7 +1,7 @@
 """The course's one command. It needs Python 3.11 or newer and nothing else.
 
     python3 run.py                    open the course in JupyterLab; options after `lab` reach JupyterLab
-    python3 run.py test               run all unit tests and pages, and measure what they cover of vae_lib
+    python3 run.py test               run all unit tests and pages, and measure what the tests cover of vae_lib
     python3 run.py test 04 -x         run page 04 and its exercises: pages or paths first, then options
     python3 run.py test -k kl         options alone: every test and page that they select
     python3 run.py sample             run the pages that use MNIST once more, on the sample that needs no network

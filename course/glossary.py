@@ -94,7 +94,7 @@ def inline(block):
     """The first part of a formula on its own line as a formula in a sentence; of other text, nothing."""
     if not block.startswith("$$"):
         return ""
-    formula = pages.TAG.sub("", block.strip("$")).split(r"\qquad")[0]
+    formula = re.split(r"(?<!:)\\qquad", pages.TAG.sub("", block.strip("$")))[0]
     return f"${' '.join(formula.split()).rstrip(' .,;:')}$"
 
 

@@ -1,5 +1,7 @@
 """Refined proposals, and bounds from both sides, against models whose log p(x) is known."""
 
+from functools import partial
+
 import pytest
 import torch
 from affine_vae import LIKELIHOOD, X, close, exact_vae, normals
@@ -9,7 +11,9 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from vae_lib.annealing import ais, importance_sandwich, own_images
 from vae_lib.evaluation import importance_estimates, nll
 from vae_lib.exact import NonlinearModel
+from vae_lib.flow import FlowVAE, RealNVP
 from vae_lib.likelihoods import Gaussian
+from vae_lib.models import dense_vae
 from vae_lib.refinement import Gaps, Proposal, encoder_proposal, gaps, log_joint, refine, stratified_elbo
 from vae_lib.residual import residual_vae
 
@@ -387,10 +391,17 @@ def test_refine_refuses(options, message):
 @pytest.mark.parametrize("q, error, message", [
     (Proposal, TypeError, "q: wanted a Proposal"), ("full", TypeError, "q: wanted a Proposal"),
     (encoder_proposal(misled_vae()[0], X[:3]), ValueError, "q: wanted a Proposal for 12 images, .* got one for 3")])
-@pytest.mark.parametrize("function", [nll, importance_estimates, ais])
+@pytest.mark.parametrize("function", [nll, importance_estimates, ais, partial(importance_sandwich, z=normals(12, 2))])
 def test_a_q_that_does_not_fit_is_refused(function, q, error, message):
     with pytest.raises(error, match=message):
         function(misled_vae()[0], FEW, q=q, **QUIET)
+
+
+@pytest.mark.parametrize("function", [ais, own_images, partial(importance_sandwich, z=normals(12, 2))])
+def test_annealing_refuses_a_vae_with_a_prior_of_its_own(function):
+    model = FlowVAE(dense_vae((1, 2, 3), (4,), 2), RealNVP(2)).double()
+    with pytest.raises(ValueError, match="^prior: wanted model.flow, the prior of this FlowVAE, got None"):
+        function(model, 3 if function is own_images else FEW.sigmoid())
 
 
 @pytest.mark.parametrize("function, options, message", [

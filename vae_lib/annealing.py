@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.evaluation import check_proposal, importance_estimates
+from vae_lib.evaluation import check_prior, check_proposal, importance_estimates
 from vae_lib.guards import count, finite_or_stop, integer, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import log_mean_exp, log_prior
@@ -32,7 +32,11 @@ class Sandwich(NamedTuple):
 
 @takes(num_images=integer, seed=count)
 def own_images(model, num_images, seed=0):
-    """Images that the model draws, and the z of each: x (N, C, H, W), then z (N, latent_dim), on the model's device."""
+    """Images that the model draws, and the z of each: x (N, C, H, W), then z (N, latent_dim), on the model's device.
+
+    p(z) is N(0, I) in this module: a FlowVAE raises ValueError, and is to be `folded` first.
+    """
+    check_prior(model, None)
     like = next(model.parameters())
     generator = stream(like.device, 4, seed)
     with evaluating(model):
@@ -45,10 +49,11 @@ def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, se
     """Bounds on log p(x) from importance weights: the lower one of num_samples - 1, the upper one with z among them.
 
     z (N, latent_dim) is the one that each image of x (N, C, H, W) was drawn with, from N(0, I); other arguments, and
-    errors, are those of `nll`. The bounds meet as num_samples grows. Equation (11.3) and exercise 11.1; Sobolev &
-    Vetrov 2019.
+    errors, are those of `importance_estimates`. The bounds meet as num_samples grows. Equation (11.3) and exercise
+    11.1; Sobolev & Vetrov 2019.
     """
     q = encoder_proposal(model, x) if q is None else q
+    check_proposal("q", q, x)
     tensor("z", z, len(x), q.loc.shape[-1])
     lower = importance_estimates(model, x, num_samples - 1, batch_size, seed, autocast, progress, q=q).log_px
     with evaluating(model):
@@ -71,10 +76,11 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
     Forwards, log w sums up log p(x, z) - log q(z|x), over T, along a chain from q. Backwards, from the posterior's draw
     z, the average of 1 / w is unbiased for 1 / p(x). Step sizes, one for each image and temperature, are found in a
     run of their own first; had they followed the chains that are weighed, neither would be a bound. All is in nats.
-    Raises TypeError or ValueError for other types, shapes and ranges, and FloatingPointError for NaN. Neal 2001;
-    Grosse, Ghahramani & Adams 2015 (bidirectional Monte Carlo); Wu, Burda, Salakhutdinov & Grosse 2017.
+    Raises TypeError or ValueError for other types, shapes and ranges and for a FlowVAE, FloatingPointError for NaN.
+    Neal 2001; Grosse, Ghahramani & Adams 2015 (bidirectional Monte Carlo); Wu, Burda, Salakhutdinov & Grosse 2017.
     """
     latents.check_vae(model, x)
+    check_prior(model, None)
     q = encoder_proposal(model, x) if q is None else q
     check_proposal("q", q, x)
     if q.loc.shape[1] != 1:

@@ -59,7 +59,8 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Each image's ELBO is the
     average over `num_samples` draws of z from q(z|x), never its value at the mean. The draws depend on seed
     and batch size. With a `prior`, as for `nll`, the KL is less by log r(z) - log p(z) at the same draws. Raises
-    TypeError or ValueError for other types, shapes and ranges, and for NaN. Equations (2.7) and (10.4).
+    TypeError or ValueError for other types, shapes and ranges and for NaN in x, FloatingPointError where the model
+    gives NaN. Equations (2.7) and (10.4).
     """
     latents.check_vae(model, x, at_least=2)
     check_prior(model, prior)
@@ -88,12 +89,13 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time, so memory
     does not grow with either number; the draws depend on seed, batch size and number of samples. The model's memory
     format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the importance weights
-    are float32, sums over them float64. p(z) is N(0, I) or, with a `prior`, the density r(z) whose logarithm its
-    method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's q(z|x) or, with a `q`,
-    from that proposal for these images, as `refinement.refine` makes it. The expectation is an upper bound with any q
-    that was not chosen by these draws. Then the KL is an average over samples too, not a closed form. Shapes: x (N, C,
-    H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for other types, shapes
-    and ranges, and FloatingPointError for NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5.
+    are float32, with a `q` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
+    r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's
+    q(z|x) or, with a `q`, from that proposal for these images, as `refinement.refine` makes it. The expectation is an
+    upper bound with any q that was not chosen by these draws. Then the KL is an average over samples too, not a closed
+    form. Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
+    other types, shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN. Equation (11.3);
+    Burda, Grosse & Salakhutdinov 2016, section 5.
     """
     latents.check_vae(model, x, at_least=2)
     estimates = importance_estimates(model, x, num_samples, batch_size, seed, autocast, progress, prior, q)

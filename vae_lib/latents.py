@@ -36,7 +36,8 @@ class KLSplit(NamedTuple):
 def encode_all(model, x, batch_size=500):
     """The parameters of q(z|x) for every image: mu and log_var, each (N, latent_dim), on the device of x.
 
-    Shapes: x (N, C, H, W). Raises TypeError or ValueError for other types, shapes and ranges, and for NaN.
+    Shapes: x (N, C, H, W). Raises TypeError or ValueError for other types, shapes and ranges and for NaN
+    in x, FloatingPointError where the encoder gives NaN.
     """
     check_vae(model, x)
     device = next(model.parameters(), x).device

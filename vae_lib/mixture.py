@@ -2,7 +2,7 @@
 
 Everything is in float64 and in nats, sums over components are log-sum-exp, and gradients pass through. Data
 x have shape (N, D), responsibilities q (N, K): each row of q is a distribution over the K components.
-EM climbs F(q, theta), the ELBO summed over x, one argument at a time (Neal & Hinton 1998): its E step
+EM climbs F(q, theta), the ELBO averaged over x, one argument at a time (Neal & Hinton 1998): its E step
 is q = theta.responsibilities(x), its M step theta = m_step(x, q).
 """
 

@@ -178,7 +178,7 @@ class DenseDecoder(nn.Module):
 
 
 def conv_vae(image_shape=(1, 28, 28), channels=(32, 64), latent_dim=32, likelihood=None):
-    """The convolutional VAE of page 09, with a Bernoulli likelihood unless another is given."""
+    """A convolutional VAE; with 20 latents that of page 09. The likelihood is Bernoulli unless another is given."""
     return VAE(ConvEncoder(image_shape, channels, latent_dim), ConvDecoder(image_shape, channels, latent_dim),
                likelihood or Bernoulli())
 

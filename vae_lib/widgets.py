@@ -47,7 +47,7 @@ def slider(name, control):
 class DescribedImage(ipywidgets.Image):
     """An Image whose tooltip becomes the title, that is the accessible name, of the browser's <img>.
 
-    ipywidgets 8.1 sets the title only of widgets that have a description, if an empty one."""
+    ipywidgets sets the title only of widgets that have a description, if an empty one."""
 
     description = traitlets.Unicode("").tag(sync=True)
 

@@ -3,8 +3,9 @@
 It needs the full MNIST. All ways take turns, several rounds long, and each is represented by its fastest round, so
 that what else the machine does weighs little. Options: --rounds N, --steps N (of the article's network in a round).
 
-WANTED says how much time, in units of fit's, the others should take at least. speed.txt keeps one run. In it as in
-three runs before, two are short: the stock loop, 2.9 to 3.3 of 3.5, and pythae, 1.5 to 1.6 of 2. A bare step with these
+WANTED says how much time, in units of fit's, the others should take at least. speed.txt keeps one run. In it three
+are short: the stock loop, 2.5 of 3.5, pythae, 1.6 of 2, and the article's loop, 2.1 of 3. In three runs before, the
+stock loop had 2.9 to 3.3, pythae 1.5 to 1.6, and the article's loop enough. A bare step with these
 products of matrices, in float32, takes too much of that time by itself. (In these runs fit kept freed memory with the
 process, which it does no more, so a bare step need not be the faster of the two.) Tried, on a processor that
 multiplies in bfloat16: to round the factors of products to bfloat16 took a tenth off at best, and next to nothing in
