@@ -20,10 +20,10 @@ def sources(notebook):
 
 
 def printed(notebook, word):
-    """The exercises about which `answer` printed this word, in order."""
+    """The exercises about which `answer` printed this word, with or without more behind a colon, in order."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     text = "".join(output.get("text", "") for output in outputs)
-    return [line.partition(":")[0] for line in text.splitlines() if line.endswith(f": {word}")]
+    return [line.partition(":")[0] for line in text.splitlines() if line.split(": ")[1:2] == [word]]
 
 
 @each_page

@@ -17,11 +17,13 @@ import copy
 import importlib
 import math
 import re
+from contextlib import contextmanager
 
 import torch
 
 from vae_lib.guards import not_negative
 
+TYPED = 5e-4  # how far a mistake that is typed with four digits may be off
 MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is twice the answer.",
              0.5: "Yours is half of the answer.",
              1 / math.log(2): "Yours is 1.4427 times the answer: bits in place of nats?"}
@@ -76,17 +78,19 @@ class Exercise:
         answers = []
         for case in cases:
             try:
-                answers.append(_comparable(given(*copy.deepcopy(case)) if callable(given) else given))
+                with _float64():
+                    answers.append(_comparable(given(*copy.deepcopy(case)) if callable(given) else given))
             except _Unwritten:
-                return "not written yet"
+                return "not written yet" + ": the function returns nothing" * callable(given)
             except Exception as error:
                 return f"not yet right. {self._place(len(answers))}{type(error).__name__}: {error}"
         right = [_comparable(self.solution(*case)) for case in cases]
         agree = [same(found, wanted, self.rtol) for found, wanted in zip(answers, right)]
         if all(agree):
             return "right"
+        typed = self.rtol if callable(given) else max(self.rtol, TYPED)
         for message, mistake in self.mistakes:
-            if all(same(found, _comparable(mistake(*case)), self.rtol) for found, case in zip(answers, cases)):
+            if all(same(found, _comparable(mistake(*case)), typed) for found, case in zip(answers, cases)):
                 return f"not yet right. {message}"
         for factor, message in MULTIPLES.items():
             if not isinstance(right[0], str) and all(
@@ -122,6 +126,17 @@ class _Unwritten(Exception):
     """An answer, or a part of it, is still `...`."""
 
 
+@contextmanager
+def _float64():
+    """Numbers that are made inside are float64, as all cases are, whatever the notebook has chosen."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def same(found, wanted, rtol):
     """Whether two answers are one: equal letters, or numbers of one shape within rtol of the largest wanted."""
     if isinstance(found, str) or isinstance(wanted, str):
@@ -143,7 +158,10 @@ def _comparable(value):
     if isinstance(value, bool):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:
-        value = torch.stack([_comparable(part) for part in value])
+        parts = [_comparable(part) for part in value]
+        if len({part.shape for part in parts}) > 1:  # a number beside an array that holds one number
+            parts = [part.squeeze() if part.numel() == 1 else part for part in parts]
+        value = torch.stack(parts)
     value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     if value.dtype == torch.bool or value.is_complex():
         raise TypeError(f"wanted real numbers, got {value.dtype}")

@@ -254,7 +254,7 @@ def _(x, mu, log_var, eps):
     return _one_draw(x, mu, log_var, eps, noise=0.01, reduce=torch.mean)
 
 
-@record.mistake("The noise has the std of q now. But the KL is still averaged over the latents.")
+@record.mistake("The noise has the std of q now. But the KL is still averaged over the latents, or halved twice.")
 def _(x, mu, log_var, eps):
     return _one_draw(x, mu, log_var, eps, reduce=torch.mean)
 

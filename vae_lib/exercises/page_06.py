@@ -124,7 +124,8 @@ def _(w, c, pixels):
 
 
 continuous = Exercise("6.4", cases=[(_random(2, 2, 3), _tensor([0.0, -4.0, 6.0], [1e-9, 0.3, -0.2])),
-                                    (_random(3, 1, 4), 5 - 10 * _random(4, 1, 4))])
+                                    (_random(3, 1, 4), 5 - 10 * _random(4, 1, 4)),
+                                    (_tensor([0.3], [0.8]), _tensor([0.04], [-0.008]))])
 
 
 def _bce(x, logits):

@@ -58,7 +58,8 @@ def _turned(l1, l2, variance, angle):
     return LinearGaussian(torch.eye(3, 2).double() * lengths @ turn, torch.zeros(3), variance)
 
 
-rotation = Exercise("7.2", cases=[(3.0, 1.2, 0.5, 0.6), (2.5, 0.4, 0.7, 1.1), (4.0, 0.9, 0.2, 0.3)])
+rotation = Exercise("7.2", cases=[(3.0, 1.2, 0.5, 0.6), (2.5, 0.4, 0.7, 1.1), (4.0, 0.9, 0.2, 0.3),
+                                  (1.0, 0.5, 2.0, 0.6)])
 
 
 def _gap(l1, l2, variance, angle):
@@ -181,7 +182,8 @@ def _level(eigenvalues, error):
 
 
 CASES = [(_tensor(4.0, 2.5, 1.1, 0.6, 0.3), 2.2), (_tensor(3.0, 1.7, 0.9, 0.4, 0.2, 0.1, 0.05), 1.9),
-         (_tensor(4.0, 1.0, 0.5), 4.0), (_tensor(3.0, 2.0, 1.0), 0.9)]  # one direction above the level, then all
+         (_tensor(4.0, 1.0, 0.5), 4.0), (_tensor(3.0, 2.0, 1.0), 0.9),  # one direction above the level, then all
+         (_tensor(4.0, 2.0, 1.0, 0.5, 0.1), 4.0)]  # those below the first level are not all that are below the last
 water = Exercise("7.5", cases=CASES, rtol=1e-4)  # an interval may be halved until it is short
 
 

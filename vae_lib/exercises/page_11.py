@@ -124,12 +124,12 @@ def _(train, bits):
 
 
 LOG_W = torch.tensor([[-3.1, 0.4], [-1.2, -0.9], [-2.6, 1.7], [-4.0, -2.2], [-0.7, 0.1]]).double()
-jackknife = Exercise("11.4", cases=[(LOG_W,), (LOG_W[:3].flip(1) - 2000,)])
+jackknife = Exercise("11.4", cases=[(LOG_W,), (LOG_W[:3].flip(1) - torch.tensor([200, 2000]),)])
 
 
 @jackknife.right
 def _(log_w):
-    k, top = len(log_w), log_w.max()
+    k, top = len(log_w), log_w.amax(0)
     w = (log_w - top).exp()
     without_one = [(w.sum(0) - some) / (k - 1) for some in w]
     return top + k * w.mean(0).log() - (k - 1) / k * torch.stack(without_one).log().sum(0)
@@ -186,7 +186,7 @@ warning.letters(
 
 PORTIONS = torch.tensor([[[-3.0, 0.5, -1.0], [-0.2, -2.4, 0.8]], [[-1.7, 1.9, -0.6], [-5.0, 0.3, 2.2]],
                          [[-0.9, -1.5, 1.1], [-2.2, 0.7, -3.3]]]).double()
-portions = Exercise("11.6", cases=[(PORTIONS,), (PORTIONS.transpose(0, 1) - 1500,)])
+portions = Exercise("11.6", cases=[(PORTIONS,), (PORTIONS.transpose(0, 1) - torch.tensor([100, 1000, 1500]),)])
 
 
 @portions.right
