@@ -12,8 +12,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from vae_lib.exact import LinearGaussian
 from vae_lib.flow import RealNVP
 from vae_lib.gaussian import kl_to_standard_normal
-from vae_lib.likelihoods import Bernoulli, Gaussian, LearnedVarianceGaussian
-from vae_lib.models import conv_vae, dense_vae
+from vae_lib.likelihoods import Bernoulli, Gaussian
+from vae_lib.models import conv_vae
 from vae_lib.objectives import (
     article_loss,
     averaged_elbo,
@@ -24,14 +24,11 @@ from vae_lib.objectives import (
     log_mean_exp,
     log_ratio,
     log_weights,
-    own_pairs,
     reconstruction,
     resampled_dreg,
-    resampled_dreg_and_own,
     sleep_phase,
 )
-from vae_lib.residual import residual_vae
-from vae_lib.training import fit, loss_of
+from vae_lib.training import fit
 
 X = torch.bernoulli(torch.full((9, 1, 4, 4), 0.4, dtype=torch.float64), generator=torch.Generator().manual_seed(0))
 
@@ -338,47 +335,6 @@ def test_sleep_phase_repeats_with_its_generator_and_teaches_the_encoder_alone():
     sleep_phase(model, torch.zeros(6, 1, 16, 16))
     assert not model.training and model.encoder.stages[0][1].num_batches_tracked == 1
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
-
-
-@pytest.mark.parametrize("kl_weight", [1.0, 0.25])
-def test_images_of_the_models_own_teach_the_encoder_and_nothing_else(kl_weight):
-    """The encoder has the gradient of data and own images together, decoder and likelihood that of the data."""
-    torch.manual_seed(0)
-    model = dense_vae((1, 4, 4), (8,), 3, likelihood=LearnedVarianceGaussian(0.5)).double()
-
-    def by_hand(generator):
-        data = resampled_dreg(model, X, 5, generator)
-        own = resampled_dreg(model, own_pairs(model, X, generator)[1], 2, generator)
-        losses = loss_of(data, kl_weight), loss_of(own, kl_weight)
-        return data, {"encoder": sum(losses), "decoder": losses[0], "likelihood": losses[0]}
-
-    found = resampled_dreg_and_own(model, X, 5, 2, torch.Generator().manual_seed(1))
-    for part in "encoder", "decoder", "likelihood":
-        weights = list(getattr(model, part).parameters())
-        data, losses = by_hand(torch.Generator().manual_seed(1))
-        gradients = [torch.autograd.grad(loss, weights, retain_graph=True)
-                     for loss in (loss_of(found, kl_weight), losses[part])]
-        torch.testing.assert_close(*gradients)
-        assert weights and all(gradient.any() for gradient in gradients[0])
-    assert all(torch.equal(*pair) for pair in zip(found, data))
-    for own_samples in (0, 1.5):
-        with pytest.raises(ValueError, match="own_samples: wanted an integer, 1 or more, got"):
-            resampled_dreg_and_own(model, X, 5, own_samples)
-
-
-def test_fit_takes_the_objective_with_own_images_and_resumes_to_the_bit(tmp_path):
-    images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    objective = partial(resampled_dreg_and_own, num_samples=4, own_samples=2)
-    found = []
-    for parts in ((6,), (3, 6)):
-        torch.manual_seed(0)
-        model = residual_vae((1, 16, 16), (4, 8), 3)
-        for steps in parts:
-            fit(model, images, steps=steps, batch_size=8, objective=objective, muon=True, autocast=True, ema=0.9,
-                checkpoint=tmp_path / f"{len(parts)}.safetensors", resume=True, progress=False)
-        found.append(model.state_dict())
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
 
 
 def test_sleep_phase_draws_images_of_the_type_that_it_is_given_under_autocast():

@@ -299,8 +299,7 @@ SMALL = {"one pixel": lambda: dense_vae((1, 1, 1), (3,), 2), "no hidden layer": 
          "convolutions": lambda: conv_vae((1, 2, 2), (3,), 2).eval()}
 BOUNDS = {"elbo": objectives.elbo, "averaged_elbo": lambda *a: objectives.averaged_elbo(*a, 3),
           "iwae": lambda *a: objectives.iwae(*a, 3), "dreg": lambda *a: objectives.dreg(*a, 3),
-          "resampled_dreg": lambda *a: objectives.resampled_dreg(*a, 3), "sleep_phase": objectives.sleep_phase,
-          "resampled_dreg_and_own": lambda *a: objectives.resampled_dreg_and_own(*a, 3, 2)}
+          "resampled_dreg": lambda *a: objectives.resampled_dreg(*a, 3), "sleep_phase": objectives.sleep_phase}
 
 
 @pytest.mark.parametrize("name", BOUNDS)

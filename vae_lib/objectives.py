@@ -1,6 +1,5 @@
 """The objectives of training: the evidence lower bound, and others beside it (pages 02 and 08 to 12)."""
 
-import copy
 import math
 from typing import NamedTuple
 
@@ -111,34 +110,11 @@ def sleep_phase(model, x, generator=None):
     so p(x) does not change. Of x only the number of images counts, their type and their device. It bounds no log p(x).
     Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.4); Hinton, Dayan, Frey & Neal 1995.
     """
-    z, drawn = own_pairs(model, x, generator)
-    log_qz_given_x = log_normal(z, *model.encoder(drawn))
-    return Bound(log_qz_given_x, log_qz_given_x, torch.zeros_like(log_qz_given_x))
-
-
-def own_pairs(model, x, generator=None):
-    """As many draws z ~ p(z), then x' ~ p(x'|z), as there are images x: (batch, latent_dim), and the shape of x."""
     with evaluating(model):
         z = torch.randn(len(x), model.latent_dim, generator=generator, dtype=x.dtype, device=x.device)
-        return z, model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
-
-
-@takes(own_samples=integer)
-def resampled_dreg_and_own(model, x, num_samples, own_samples, generator=None):
-    """`resampled_dreg` of x and, for the encoder alone, of as many images x' of the model's own: `own_pairs`.
-
-    Images x' never repeat, so an encoder cannot learn them by heart; the bound on their log p(x') has `own_samples`
-    samples. Decoder and likelihood get no gradient from it. The value is that of x. The work is that of
-    `resampled_dreg` with num_samples, and once more with own_samples. As there, the model has no dropout and no batch
-    norm in train mode; here the encoder neither, since x' would move its statistics. The model is an nn.Module.
-    Shapes: x (batch, C, H, W) to three tensors (batch,), in nats. Equation (12.3).
-    """
-    bound = resampled_dreg(model, x, num_samples, generator)
-    fixed = copy.deepcopy(model).requires_grad_(False)
-    fixed.encoder = model.encoder
-    own = resampled_dreg(fixed, own_pairs(model, x, generator)[1], own_samples, generator)
-    return Bound(bound.elbo + (own.elbo - own.elbo.detach()), bound.log_px_given_z,
-                 bound.kl + (own.kl - own.kl.detach()))
+        drawn = model.likelihood.sample(model.decoder(z).to(x.dtype), generator)
+    log_qz_given_x = log_normal(z, *model.encoder(drawn))
+    return Bound(log_qz_given_x, log_qz_given_x, torch.zeros_like(log_qz_given_x))
 
 
 def ex_post(prior, x, vae, num_samples=1, generator=None):
