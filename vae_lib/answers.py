@@ -159,6 +159,8 @@ def _comparable(value):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:
         parts = [_comparable(part) for part in value]
+        if any(isinstance(part, str) for part in parts):
+            raise TypeError("wanted numbers or a letter, got a list with text in it")
         if len({part.shape for part in parts}) > 1:  # a number beside an array that holds one number
             parts = [part.squeeze() if part.numel() == 1 else part for part in parts]
         value = torch.stack(parts)
