@@ -38,6 +38,12 @@ def test_the_log_is_that_of_the_recipe(name, seed):
         assert -found["elbo"] == pytest.approx(-log["test"]["elbo"], abs=0.3) and -found["elbo"] > found["nll"]
     by_samples = sorted(log.get("nll", {}).values(), key=lambda found: found["num_samples"])
     assert all(few["nll"] > many["nll"] for few, many in pairwise(by_samples))
+    for num_samples, found in log.get("nll_refined", {}).items():
+        assert found["num_samples"] == int(num_samples) and found["family"] == "full" and found["steps"] >= 100
+        assert found["elbo"] > log["test"]["elbo"] + 1 and found["stderr"] == pytest.approx(by_samples[0]["stderr"], 0.05)
+        assert all(found["nll"] < other["nll"] < found["nll"] + 2 for other in by_samples)
+    if seed == 0:
+        assert log["weights"] == recording._checksum(recipes.WEIGHTS / f"{name}.safetensors")
 
 
 @each_recipe

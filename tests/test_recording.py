@@ -3,6 +3,7 @@
 import json
 import platform
 import shutil
+import zlib
 from functools import partial
 
 import pytest
@@ -16,7 +17,7 @@ from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
 from vae_lib.flow import FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
-from vae_lib.refinement import gaps
+from vae_lib.refinement import gaps, refine
 from vae_lib.training import fit
 
 
@@ -132,6 +133,64 @@ def test_measure_adds_the_likelihood_to_the_log(small, capsys):
     assert found["50"]["nll"] == expected.nll and '"nll"' in capsys.readouterr().out
 
 
+def test_a_stage_does_not_go_on_from_other_weights_than_it_began_with(small, monkeypatch):
+    """If the first stage is trained anew, by other options, the second one's checkpoint is of no use."""
+    recording.train("small", **small)
+    before = recipes.pretrained("small").state_dict()
+    (small["runs"] / "small-stage0.safetensors").unlink()
+    first, second = recipes.recipe("small").stages
+    changed = recipes.recipe("small")._replace(stages=(first | {"learning_rate": 1e-2}, second))
+    monkeypatch.setitem(recipes.RECIPES, "small", changed)
+    recording.train("small", **small)
+    assert not torch.equal(before["encoder.to_mu.weight"], recipes.pretrained("small").encoder.to_mu.weight)
+    anew = small | {"runs": small["runs"] / "anew"}
+    history = recipes.training_log("small")["history"]
+    recording.train("small", **anew)
+    assert recipes.training_log("small")["history"] == history
+
+
+def test_a_measurement_goes_to_the_log_of_the_weights_that_were_measured(small, monkeypatch):
+    """Not to one that is put in its place before, as by a run that was cut between weights and log, or meanwhile."""
+    recording.train("small", **small)
+    log = recipes.training_log("small")
+    other = log | {"weights": "00000000"}
+    recording.write_log(other, small["folder"] / "small.json")
+    with pytest.raises(ValueError, match=f"wanted the log of the weights {log['weights']}, got that of 00000000"):
+        recording.measure("small", 5, **small)
+    recording.write_log(log, small["folder"] / "small.json")
+
+    def meanwhile(*arguments, **options):
+        recording.write_log(other, small["folder"] / "small.json")
+        return importance_estimates(*arguments, **options)
+
+    monkeypatch.setattr(recording, "importance_estimates", meanwhile)
+    with pytest.raises(ValueError, match="wanted the log of the weights"):
+        recording.measure("small", 5, **small)
+    assert "nll" not in recipes.training_log("small")
+
+
+def test_measure_with_a_q_refined_for_each_image(small, monkeypatch):
+    """It stands beside the encoder's; for a model of two latents 200 draws of either nearly reach log p(x)."""
+    recording.train("small", **small)
+    monkeypatch.setattr(recording, "PART", 30)
+    for refined in False, True:
+        recording.measure("small", 200, refined=refined, **small)
+    log, model = recipes.training_log("small"), recipes.pretrained("small")
+    by_encoder, found = log["nll"]["200"], log["nll_refined"]["200"]
+    x = fixed_binarization(recording.load("MNIST").test)
+    expected = []
+    for i, images in enumerate(x.split(30)):
+        common = dict(seed=i, autocast=True, progress=False)
+        q = refine(model, images, "full", steps=100, **common)
+        expected.append(importance_estimates(model, images, 200, q=q, **common).log_px)
+    assert found["nll"] == pytest.approx(-torch.cat(expected).mean().item())
+    assert found["elbo"] > by_encoder["elbo"] and found["nll"] == pytest.approx(by_encoder["nll"], abs=0.05)
+    assert found["effective_sample_size"] > by_encoder["effective_sample_size"]
+    assert found["family"] == "full" and found["steps"] == 100
+    recording.train("small", **small)
+    assert recipes.training_log("small")["nll_refined"] == log["nll_refined"]
+
+
 def test_measure_joins_parts_and_goes_on_after_a_cut(small, monkeypatch):
     """Cut in its third part, it weighs that part alone when started again; the average is over all images."""
     recording.train("small", **small)
@@ -177,15 +236,21 @@ def test_on_a_gpu_more_is_decoded_at_once_and_the_log_names_it(small, monkeypatc
     assert on_gpu["machine"] == f"NVIDIA X, torch {torch.__version__}"
 
 
+def replace_weights(name, model, folder):
+    """Put other weights in the place of a recipe's, with a log that is theirs."""
+    save_weights(model, folder / f"{name}.safetensors")
+    checksum = f"{zlib.crc32((folder / f'{name}.safetensors').read_bytes()):08x}"
+    recording.write_log(recipes.training_log(name) | {"weights": checksum}, folder / f"{name}.json")
+
+
 def test_measure_does_not_take_other_weights_parts(small):
     recording.train("small", **small)
     recording.measure("small", 5, **small)
     one = recipes.training_log("small")["nll"]["5"]["nll"]
-    weights = small["folder"] / "small.safetensors"
     model = recipes.pretrained("small")
     with torch.no_grad():
         model.decoder.to_output.bias += 1
-    save_weights(model, weights)
+    replace_weights("small", model, small["folder"])
     recording.measure("small", 5, **small)
     assert recipes.training_log("small")["nll"]["5"]["nll"] != one
 
@@ -217,7 +282,7 @@ def test_a_recipe_for_a_prior_trains_it_alone_and_measures_the_vae_with_it(small
     assert first == nll(vae, fixed_binarization(data.test), 50, autocast=True, prior=prior).nll
     with torch.no_grad():
         prior.couplings[0].net[-1].bias += 1
-    save_weights(prior, tmp_path / "small_prior.safetensors")
+    replace_weights("small_prior", prior, tmp_path)
     second = measured()
     with torch.no_grad():
         vae.encoder.to_mu.bias += 1
@@ -370,14 +435,19 @@ def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):
 
 def test_the_command_line(monkeypatch):
     calls = []
-    monkeypatch.setattr(recording, "train", lambda *arguments: calls.append(("train", *arguments)))
-    monkeypatch.setattr(recording, "measure", lambda *arguments: calls.append(("measure", *arguments)))
+    for task in "train", "measure", "measure_gaps":
+        monkeypatch.setattr(recording, task, lambda *given, task=task, **named: calls.append((task, *given, named)))
     recording.main(["train", "conv_mnist"])
     recording.main(["measure", "conv_mnist", "5000", "--seed", "2"])
-    monkeypatch.setattr(recording, "measure_gaps", lambda *arguments: calls.append(("gaps", *arguments)))
-    recording.main(["measure", "conv_mnist", "5000", "--gaps", "200"])
-    assert calls == [("train", "conv_mnist", 0), ("measure", "conv_mnist", 5000, 2),
-                     ("gaps", "conv_mnist", 200, 5000, 0)]
-    for wrong in (["train", "magic"], ["train", "conv_mnist", "500"], []):
+    recording.main(["measure", "conv_mnist", "--refined"])
+    recording.main(["measure", "conv_mnist", "4000", "--gaps", "200"])
+    recording.main(["measure", "conv_mnist", "--gaps", "200"])
+    assert calls == [("train", "conv_mnist", 0, {}),
+                     ("measure", "conv_mnist", dict(num_samples=5000, seed=2, refined=False)),
+                     ("measure", "conv_mnist", dict(seed=0, refined=True)),
+                     ("measure_gaps", "conv_mnist", 200, dict(num_samples=4000, seed=0)),
+                     ("measure_gaps", "conv_mnist", 200, dict(seed=0))]
+    for wrong in (["train", "magic"], ["train", "conv_mnist", "500"], [],
+                  ["measure", "conv_mnist", "--gaps", "200", "--refined"]):
         with pytest.raises(SystemExit):
             recording.main(wrong)
