@@ -220,7 +220,8 @@ def test_arguments(args):
     for place in places:
         pages = notebooks(place + "_*") if re.fullmatch(r"\d\d|[A-Z]", place) else []
         if not pages and not (ROOT / place.split("::")[0]).exists():
-            sys.exit("run.py: no page or path {}. A page is named by its two digits, 04, an appendix by its letter, A".format(place))
+            sys.exit("run.py: no page or path {}. A page is named by its two digits, 04, an appendix by its letter, "
+                     "A".format(place))
         targets += pages or [place]
     return targets + options
 

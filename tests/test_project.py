@@ -142,6 +142,7 @@ def test_ci_runs_the_tests_with_the_data_beside_the_repository_and_then_the_samp
                                   cwd="/", capture_output=True, text=True)
             assert (done.returncode, done.stdout.splitlines()[0]) == (status, f"['test'] {seen!r}")
             assert [line.split("'")[1] for line in done.stdout.splitlines()] == tasks
+            assert ("no browser: none is installed" in done.stderr) == (tasks[1:] == ["sample"])
 
 
 def test_only_run_py_names_an_index_and_only_that_of_the_cpu_build():
