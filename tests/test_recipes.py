@@ -40,7 +40,8 @@ def test_the_log_is_that_of_the_recipe(name, seed):
     assert all(few["nll"] > many["nll"] for few, many in pairwise(by_samples))
     for num_samples, found in log.get("nll_refined", {}).items():
         assert found["num_samples"] == int(num_samples) and found["family"] == "full" and found["steps"] >= 100
-        assert found["elbo"] > log["test"]["elbo"] + 1 and found["stderr"] == pytest.approx(by_samples[0]["stderr"], 0.05)
+        assert found["elbo"] > log["test"]["elbo"] + 1
+        assert found["stderr"] == pytest.approx(by_samples[0]["stderr"], 0.05)
         assert all(found["nll"] < other["nll"] < found["nll"] + 2 for other in by_samples)
     if seed == 0:
         assert log["weights"] == recording._checksum(recipes.WEIGHTS / f"{name}.safetensors")
@@ -50,7 +51,7 @@ def test_the_log_is_that_of_the_recipe(name, seed):
 def test_the_weights_reach_what_the_log_says(name, digits):
     """The mean over 1,000 digits is that over 10,000 in the log, give or take its standard error.
 
-    One recipe has seen these digits. Its log has no validation.
+    Two recipes have seen these digits. Their logs have no validation.
     """
     vae, prior = recipes.vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
     log = recipes.training_log(name)
@@ -66,7 +67,7 @@ def test_the_weights_reach_what_the_log_says(name, digits):
 
 @each_recipe
 def test_the_likelihood_lies_above_the_elbo_by_what_the_log_says(name, digits):
-    """With 64 samples, on 100 held-out digits, give or take the error of their mean, up to 2.5 nats.
+    """With 64 samples, on 150 held-out digits, give or take the error of their mean, up to 2.5 nats.
 
     More samples make the gap wider: in the logs by 0.2 to 0.3 nats for each factor of e.
     """
@@ -75,7 +76,7 @@ def test_the_likelihood_lies_above_the_elbo_by_what_the_log_says(name, digits):
         pytest.skip("not measured yet")
     logged = min(measured, key=lambda found: found["num_samples"])
     vae, prior = recipes.vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
-    weighed = importance_estimates(vae, digits[:100], 64, seed=0, autocast=True, prior=prior, progress=False)
+    weighed = importance_estimates(vae, digits[:150], 64, seed=0, autocast=True, prior=prior, progress=False)
     gap = weighed.log_px - (weighed.log_px_given_z - weighed.kl)
     wider = -logged["elbo"] - logged["nll"] - gap.mean()
     error = 4 * gap.std() / len(gap) ** 0.5

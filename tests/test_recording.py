@@ -17,7 +17,7 @@ from vae_lib.evaluation import held_out_elbo, importance_estimates, nll
 from vae_lib.flow import FlowVAE, RealNVP, folded, resampled_dreg_with_flow
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg, ex_post, sleep_phase
-from vae_lib.refinement import gaps, refine
+from vae_lib.refinement import encoder_proposal, gaps, refine
 from vae_lib.training import fit
 
 
@@ -181,12 +181,12 @@ def test_measure_with_a_q_refined_for_each_image(small, monkeypatch):
     expected = []
     for i, images in enumerate(x.split(30)):
         common = dict(seed=i, autocast=True, progress=False)
-        q = refine(model, images, "full", steps=100, **common)
+        q = refine(model, images, "full", steps=150, start=encoder_proposal(model, images), **common)
         expected.append(importance_estimates(model, images, 200, q=q, **common).log_px)
     assert found["nll"] == pytest.approx(-torch.cat(expected).mean().item())
     assert found["elbo"] > by_encoder["elbo"] and found["nll"] == pytest.approx(by_encoder["nll"], abs=0.05)
     assert found["effective_sample_size"] > by_encoder["effective_sample_size"]
-    assert found["family"] == "full" and found["steps"] == 100
+    assert found["family"] == "full" and found["steps"] == 150
     recording.train("small", **small)
     assert recipes.training_log("small")["nll_refined"] == log["nll_refined"]
 

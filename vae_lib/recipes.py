@@ -2,8 +2,8 @@
 
 The files lie in vae_lib/weights/: NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train
 conv_mnist` repeats a run, and `python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set,
-from that many importance samples, to its log: module `recording`. With `--gaps 200` it splits the gap of the ELBO on
-200 test digits instead. `--seed 1` after either is a run of its own.
+from that many importance samples, to its log: module `recording`. With `--refined` each image gets a q of its own for
+them, and `--gaps 200` splits the gap of the ELBO on 200 test digits. `--seed 1` after either is a run of its own.
 """
 
 import copy
@@ -51,6 +51,7 @@ class Recipe(NamedTuple):
 ONE_BLOCK, TWO_BLOCKS = (partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=blocks) for blocks in (1, 2))
 RESIDUAL = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
 L16 = RESIDUAL | dict(objective=partial(resampled_dreg, num_samples=16))
+LONGER = L16 | dict(learning_rate=1.5e-3, weight_decay=0.1, muon=True)
 
 
 def two_latents_vae():
@@ -90,12 +91,12 @@ RECIPES = {
         made_of=("two_hours", "two_hours_flow")),
     "flow_together": Recipe(
         "two_hours and its flow, trained on together, with all 60,000 images; meant for an hour on two cores",
-        FlowVAE, (RESIDUAL | dict(steps=9000, learning_rate=1.5e-3, weight_decay=0.1, muon=True, seed=30,
-                                  objective=partial(resampled_dreg_with_flow, num_samples=16)),),
+        FlowVAE, (LONGER | dict(steps=9000, seed=30, objective=partial(resampled_dreg_with_flow, num_samples=16)),),
         made_of=("two_hours", "two_hours_flow"), all_images=True),
     "folded_longer": Recipe(
-        "two_hours_folded, trained on with all 60,000 images; meant for three quarters of an hour on two cores",
-        copy.deepcopy, (L16 | dict(steps=7800, learning_rate=1.5e-3, weight_decay=0.1, muon=True, seed=50),),
+        "two_hours_folded, trained on with all 60,000 images, by 16 samples, then 64; meant for two hours on two cores",
+        copy.deepcopy, (LONGER | dict(steps=7800, seed=50),
+                        LONGER | dict(steps=7000, seed=60, objective=partial(resampled_dreg, num_samples=64))),
         made_of=("two_hours_folded",), all_images=True),
     "two_latents": Recipe(
         "a small VAE with two latents, for the live page; meant for five minutes on one core", two_latents_vae,
@@ -125,8 +126,9 @@ def training_log(name, seed=0):
     """The log of the run behind `pretrained(name)`, or of its run with another seed: a dict, with its history.
 
     The history has the mean of each epoch, in nats, of the stage's objective and its parts; "nll" has the results of
-    `measure`, by number of samples. Raises ValueError for an unknown recipe, FileNotFoundError for a seed that was not
-    run.
+    `measure`, by number of samples, "nll_refined" those with a refined q, and "gaps" the parts of the ELBO's gap, by
+    number of images. "weights" is the checksum of the weights that were measured. Raises ValueError for an unknown
+    recipe, FileNotFoundError for a seed that was not run.
     """
     recipe(name)
     return read_log(log_path(name, seed, WEIGHTS))

@@ -1,7 +1,7 @@
 """How long each explorer takes to redraw: `PYTHONPATH=. python tests/benchmarks/redraw.py [04 ...]`.
 
 Every slider goes over twenty values, and every redraw is timed in milliseconds, from the new value to the finished
-picture. The pages want at most 100 ms, so that a picture follows the mouse.
+picture. The pages want at most 100 ms, so that a picture follows the mouse. Last result of all pages: redraw.txt.
 """
 
 import sys
@@ -47,7 +47,7 @@ def main(*names):
                        resources={"metadata": {"path": str(path.parent)}}).execute()
         for line in "".join(output.text for output in page.cells[-1].outputs).splitlines():
             slider, median, longest = line.split()
-            short = "" if float(median) <= WANTED else f"   more than {WANTED}"
+            short = "" if float(longest) <= WANTED else f"   more than {WANTED}"
             print(f"{path.stem:<32}{slider:<16}{median:>8}{longest:>9}{short}", flush=True)
 
 
