@@ -9,7 +9,7 @@ const LEVELS = [ // from the largest: sizes of text, code, tables and formulas, 
   { text: 41, code: 32, table: 35, formula: 50, gap: 30, inside: 14, line: 1.35, lines: 1.32 },
   { text: 38, code: 29, table: 32, formula: 44, gap: 24, inside: 12, line: 1.3, lines: 1.3 },
   { text: 36, code: 26, table: 29, formula: 42, gap: 18, inside: 10, line: 1.28, lines: 1.27 },
-  { text: 34, code: 24, table: 27, formula: 42, gap: 12, inside: 6, line: 1.22, lines: 1.17 }];
+  { text: 34, code: 24, table: 27.5, formula: 42, gap: 12, inside: 6, line: 1.22, lines: 1.17 }];
 const CROWDED = new Map([[LEVELS[5], 2], [LEVELS[6], 14]]); // what a slide costs at the smallest levels
 const WITH_PICTURE = LEVELS.slice(3), WITH_CODE = LEVELS.slice(2); // text is not much larger than what it stands beside
 const MOST = { code: 34, formula: 68 }; // to which they grow where a slide has room
@@ -110,16 +110,19 @@ function all(block, note) {
   return whole.innerHTML;
 }
 
-// Largest font size at which each formula is no wider than a slide.
+// Largest font size at which each formula is no wider than a slide. Some fonts round an ex to pixels, by up to 3 %.
 function fitFormulas(source) {
   const probe = make("div", "block equation", "<span class=probe></span>"); // 100 ex wide
   source.append(probe);
-  const unit = probe.firstChild.offsetWidth / 100 / parseFloat(getComputedStyle(probe).fontSize);
+  const sizes = Array.from({ length: 241 }, (_, i) => 10 + i / 4).reverse(), ex = new Map(sizes.map(size => {
+    probe.style.fontSize = `${size}px`;
+    return [size, probe.firstChild.getBoundingClientRect().width / 100];
+  }));
   probe.remove();
   for (const block of source.querySelectorAll(".equation")) {
     const formula = block.querySelector("mjx-container");
-    const needed = parseFloat(formula.style.minWidth || formula.querySelector("svg").getAttribute("width")) * unit;
-    block.style.setProperty("--most", `${WIDE / needed}px`);
+    const needed = parseFloat(formula.style.minWidth || formula.querySelector("svg").getAttribute("width")); // in ex
+    block.style.setProperty("--most", `${sizes.find(size => needed * ex.get(size) <= WIDE) ?? sizes.at(-1)}px`);
   }
 }
 

@@ -63,11 +63,11 @@ checkerboard = Exercise("9.2")
 
 @checkerboard.right
 def _():
+    """Far from the border a pixel lies under as many copies as begin in a row of `kernel` pixels that ends there."""
     even = []
     for kernel, stride in ((3, 2), (5, 2), (4, 2), (5, 3)):
-        pasted = F.conv_transpose2d(torch.ones(1, 1, 9, 9), torch.ones(1, 1, kernel, kernel), stride=stride)
-        inner = pasted[..., kernel:-kernel, kernel:-kernel]
-        even.append(bool((inner == inner[..., 0, 0]).all()))
+        copies = {sum(start % stride == 0 for start in range(last - kernel + 1, last + 1)) for last in range(stride)}
+        even.append(len(copies) == 1)
     return "abcd"[even.index(True)]
 
 
