@@ -151,6 +151,7 @@ def broken(mu, sigma):
     (PAIR, PAIR.solution, NO + "Wanted a value, not a function."),
     (PAIR, True, NO + "TypeError: wanted numbers or a letter, got a truth value"),
     (PAIR, [True, 20], NO + "TypeError: wanted numbers or a letter, got a truth value"),
+    (PAIR, ["1.0", 20], NO + "TypeError: wanted numbers or a letter, got a list with text in it"),
     (PAIR, torch.tensor([True, False]), NO + "TypeError: wanted real numbers, got torch.bool"),
     (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
     (LETTER, " (B) ", "right"),
