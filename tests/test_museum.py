@@ -25,6 +25,7 @@ def test_each_exhibit_is_caught_by_a_check_that_its_repair_passes():
 
 @pytest.mark.parametrize("exhibit, anchor", PLAN.items(), ids=list(PLAN))
 def test_an_exhibit_has_all_its_parts(exhibit, anchor):
-    text, = [text for text in CELLS if text.startswith(f"### {anchor.replace('-', ' ')}\n")]
+    _, text = "\n".join(CELLS).split(f"### {anchor.replace('-', ' ')}\n")
+    text, *_ = re.split(r"(?m)^###? ", text)
     assert re.findall(r"(?m)^\*(Symptom|Diagnosis|Met)\b", text) == ["Symptom", "Diagnosis", "Met"]
     assert f"def {exhibit}(" in CODE

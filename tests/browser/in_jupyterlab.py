@@ -35,7 +35,7 @@ def new_page(chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("console", lambda line: page.complaints.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: line.type == "debug" or page.complaints.append(f"{line.type}: {line.text}"))
     page.set_default_timeout(30_000)
     return page
 

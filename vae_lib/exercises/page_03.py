@@ -31,19 +31,18 @@ def _em_step(theta):
     return theta.em_step(X)
 
 
-def _half_step(theta):
-    means = m_step(X, theta.responsibilities(X)).means
-    return Mixture(theta.weights, means, theta.covariances)
-
-
 @cache
 def _after(step, rounds=30):
-    """log p(x) per point, before and after each of the rounds; and the model in the end."""
-    theta, path = START, [START.log_px(X).mean()]
+    """log p(x) per point after the rounds, and the model."""
+    theta = START
     for _ in range(rounds):
         theta = step(theta)
-        path.append(theta.log_px(X).mean())
-    return torch.stack(path), theta
+    return theta.log_px(X).mean(), theta
+
+
+def _normals(x, weights, means, scales):
+    """log p(x, k) of points (N,): (N, K)."""
+    return weights.log() + Normal(means, scales).log_prob(x[:, None])
 
 
 half_m_step = Exercise("3.1")
@@ -51,9 +50,16 @@ half_m_step = Exercise("3.1")
 
 @half_m_step.right
 def _():
-    path, _ = _after(_half_step)
-    best, _ = _after(_em_step)
-    return "c" if path.diff().min() < -1e-9 else "a" if path[-1] > best[-1] - 0.01 else "b"
+    x, weights, path = X[:, 0], _tensor(0.5, 0.5), []
+    means = _tensor(0, 0.3).requires_grad_()
+    for _ in range(31):  # in a mean m the average of log p(x) has the slope: share of its component (new m - m)
+        log_px = _normals(x, weights, means, 1).logsumexp(-1).mean()
+        path.append(log_px.detach())
+        slope, = torch.autograd.grad(log_px, means)
+        share = _normals(x, weights, means, 1).softmax(-1).mean(0)
+        means = (means + slope / share).detach().requires_grad_()
+    best = _after(_em_step)[0]
+    return "c" if torch.stack(path).diff().min() < -1e-9 else "a" if path[-1] > best - 0.01 else "b"
 
 
 half_m_step.letters(
@@ -67,8 +73,8 @@ def _hard(theta):
 
 
 def _heights(step, bound, rounds=30):
-    path, theta = _after(step, rounds)
-    return [path[-1], theta.elbo(X, bound(theta)).mean()]
+    log_px, theta = _after(step, rounds)
+    return [log_px, theta.elbo(X, bound(theta)).mean()]
 
 
 def _soft(theta):
@@ -84,7 +90,13 @@ hard_em = Exercise("3.2", rtol=1e-4)
 
 @hard_em.right
 def _():
-    return _heights(_hard_step, _hard)
+    x, joint = X[:, 0], _normals(X[:, 0], _tensor(0.5, 0.5), _tensor(0, 0.3), _tensor(1, 1))
+    for _ in range(30):  # two heaps of points, and a Gaussian to each
+        heaps = [x[joint.argmax(-1) == k] for k in range(2)]
+        weights, means, scales = (torch.stack([of(heap) for heap in heaps]) for of in (
+            lambda heap: _tensor(len(heap) / len(x)), torch.mean, lambda heap: heap.std(correction=0)))
+        joint = _normals(x, weights, means, scales)
+    return [joint.logsumexp(-1).mean(), joint.amax(-1).mean()]
 
 
 @hard_em.mistake("These are the numbers of EM itself, whose responsibilities are not rounded to 0 and 1.")
@@ -123,7 +135,7 @@ worse = Exercise("3.3", cases=[
 
 
 def _torch_round(x, weights, means, scales, dim=-1):
-    q = (weights.log() + Normal(means, scales).log_prob(x[:, None])).softmax(dim)
+    q = _normals(x, weights, means, scales).softmax(dim)
     shares = q / q.sum(0)
     new = (shares * x[:, None]).sum(0)
     return torch.stack([q.mean(0), new, (shares * (x[:, None] - new) ** 2).sum(0)])
