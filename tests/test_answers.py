@@ -20,13 +20,21 @@ def given(exercise, function):
     return function() if exercise.cases is None else function
 
 
-def one_percent_off(value, part):
-    """An answer with one of its numbers off by 1 % of the largest, or by 0.01 where all are zero."""
-    moved = torch.stack(list(value)) if isinstance(value, list | tuple) and torch.is_tensor(value[0]) else (
+def numbers(value):
+    """An answer as a float64 tensor of its own."""
+    stacked = torch.stack(list(value)) if isinstance(value, list | tuple) and torch.is_tensor(value[0]) else (
         torch.as_tensor(value))
-    moved = moved.detach().double().clone()
-    scale = moved.abs().max()
-    moved.view(-1)[part % moved.numel()] += 0.01 * (scale if scale > 0 else 1)
+    return stacked.detach().double().clone()
+
+
+def one_percent_off(value, part):
+    """An answer with one entry off by 1 % of itself; a zero by 1 % of the largest, or by 0.01 where all are zero."""
+    moved = numbers(value)
+    entries = moved.view(-1)
+    size, largest = entries[part % len(entries)].abs(), entries.abs().max()
+    if size <= 1e-9 * largest:  # a zero but for rounding
+        size = largest if largest > 0 else 1
+    entries[part % len(entries)] += 0.01 * size
     return moved
 
 
@@ -45,14 +53,16 @@ def test_cases_are_exact_numbers(exercise):
     """A case in single precision would make a right answer differ from the right one."""
     tensors = [part for case in exercise.cases or () for part in case if torch.is_tensor(part)]
     assert all(part.dtype in (torch.float64, torch.int64, torch.bool) for part in tensors)
+    assert all(part.is_contiguous() for part in tensors), "a right answer may take a `view`"
 
 
 @each_record
 def test_an_answer_one_percent_off_is_not_right(exercise):
-    if isinstance(exercise.solution(*(exercise.cases or [()])[0]), str):
+    right = [exercise.solution(*case) for case in exercise.cases or [()]]
+    if isinstance(right[0], str):
         assert {exercise.verdict(letter).startswith(NO) for letter in "abcdefgh"} == {True, False}
         return
-    for part in range(3):
+    for part in range(max(numbers(value).numel() for value in right)):
         off = lambda *case, part=part: one_percent_off(exercise.solution(*case), part)
         assert exercise.verdict(given(exercise, off)).startswith(NO)
 
@@ -73,6 +83,15 @@ ROW = Exercise("4.5", cases=[(0.3,)])
 EXACT = Exercise("4.6", rtol=1e-5)
 EXACT.right(lambda: 1 / 3)
 EXACT.mistake("This is a third less.")(lambda: 2 / 9)
+
+
+LESS = "Less than 1 % is missing: is yours rounded, or found by too coarse a search?"
+OFF = "Yours is off by a factor that is a size of the arguments. Perhaps something is "
+TOTAL = Exercise("4.7", cases=[(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), 5)])
+TOTAL.right(lambda x, n: n * x.sum())
+SLOPE = Exercise("4.8", cases=[(torch.tensor([1.0, -3.0], dtype=torch.float64),)], gradient=0)
+SLOPE.right(lambda x: x * x)
+SLOPE.mistake("The gradient is not a number.")(lambda x: x**2 + 0 * (x - x).sqrt())
 
 
 @KL.right
@@ -123,7 +142,7 @@ def broken(mu, sigma):
     (KL, KL.solution, "right"),
     (KL, KL.mistakes[0][1], NO + KL.mistakes[0][0]),
     (KL, lambda mu, sigma: 0.0, NO + "Case 2 of 2, at (0.5, 2): wanted 0.9319, got 0."),
-    (ROW, lambda x: [2.0, 0.60001], NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 0.60001."),
+    (ROW, lambda x: [2.0, 0.60001], NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 0.60001. " + LESS),
     (KL, lambda mu, sigma: torch.zeros(3), NO + "Case 1 of 2, at (0, 1): wanted one number, got shape (3,)."),
     (KL, abs, NO + "Case 1 of 2, at (0, 1): TypeError: abs() takes exactly one argument (2 given)"),
     (KL, broken, NO + "Case 1 of 2, at (0, 1): ArithmeticError: no"),
@@ -136,7 +155,7 @@ def broken(mu, sigma):
     (PAIR, [1.0, torch.tensor([20.0])], "right"),
     (PAIR, [20, 1], NO + "The two are exchanged."),
     (EXACT, 0.2222, NO + "This is a third less."),
-    (EXACT, 0.3333, NO + "Your answer is off, and it is none of the mistakes that are known here."),
+    (EXACT, 0.3333, NO + "Your answer is off, and it is none of the mistakes that are known here. " + LESS),
     (ROW, lambda x: 2 * torch.eye(2) @ torch.tensor([1, x]).double(), "right"),
     (PAIR, [1, 21], NO + "Entry 2 is off, and it is none of the mistakes that are known here."),
     (PAIR, [-1, -20], NO + "The sign is turned: yours is minus the answer."),
@@ -151,8 +170,19 @@ def broken(mu, sigma):
     (PAIR, PAIR.solution, NO + "Wanted a value, not a function."),
     (PAIR, True, NO + "TypeError: wanted numbers or a letter, got a truth value"),
     (PAIR, [True, 20], NO + "TypeError: wanted numbers or a letter, got a truth value"),
-    (PAIR, ["1.0", 20], NO + "TypeError: wanted numbers or a letter, got a list with text in it"),
+    (PAIR, ["1.0", 20], NO + "TypeError: wanted numbers or one letter, got a list with text in it"),
     (PAIR, torch.tensor([True, False]), NO + "TypeError: wanted real numbers, got torch.bool"),
+    (PAIR, {1.0, 20.0}, NO + "TypeError: wanted numbers or a letter, got a set"),
+    (ROW, lambda x: [2.0, None], "not written yet: the function returns a list with nothing in one of its places"),
+    (ROW, lambda x: [2 * x, 2.0], NO + "The numbers are right, but they stand in another order."),
+    (TOTAL, lambda x, n: 3 * TOTAL.solution(x, n), NO + OFF + "summed that should be averaged."),
+    (TOTAL, lambda x, n: TOTAL.solution(x, n) / n, NO + OFF + "averaged that should be summed."),
+    (TOTAL, lambda x, n: 0.0, NO + "Case 1 of 1, at ([1, 2, 4], 5): wanted 35, got 0."),
+    (SLOPE, lambda x: x**2, "right"),
+    (SLOPE, lambda x: x.neg_() ** 2, "right"),
+    (SLOPE, lambda x: x.detach() ** 2,
+     NO + "Case 1 of 1, at ([1, -3]): the value is right, its gradient is not: entry 1: wanted 2, got 0."),
+    (SLOPE, SLOPE.mistakes[0][1], NO + SLOPE.mistakes[0][0]),
     (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
     (LETTER, " (B) ", "right"),
     (LETTER, "a", NO + LETTER.mistakes[0][0]),

@@ -103,7 +103,7 @@ def test_the_speaker_has_what_the_slide_leaves_out():
 def test_the_question_of_a_vote_is_whole():
     for path in PAGES:
         for each in cells_of(path):
-            if each.cell_type == "markdown" and "<details>" in each.source:
+            if each.cell_type == "markdown" and "<b>Predict" in each.source:
                 found = slide_blocks.prediction(each.source)
                 options = next(i for i, block in enumerate(found) if block.kind == "list options")
                 assert found[options - 1].html.rstrip("</p> ").endswith("?"), each.source[:80]
@@ -140,6 +140,12 @@ def test_what_is_too_short_for_a_slide_stays_with_its_neighbour():
         "One", "Two · Predict, then run", "Two · Answer", "Two · Predict, then run", "Two · Answer"]
     assert "A remark" in found[0][3][-1][0].html and "Another opening" in found[1][3][0][0].html
     assert "Words about" in found[-1][3][-1][0].html
+
+
+def test_a_folded_answer_is_for_the_speaker():
+    folded = "<details><summary>Answer</summary>\n\nAt *one*.\n\n</details>"
+    block, = slide_blocks.blocks(cell(f"Where is it?\n\n{folded}"))
+    assert "Where is it?" in block.html and "one" not in block.html and block.note == "<p>At <em>one</em>.</p>\n"
 
 
 def test_code_between_words_is_code():

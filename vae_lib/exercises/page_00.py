@@ -21,7 +21,7 @@ larger = Exercise("0.5")
 clamped = Exercise("0.6", cases=[
     (reals([[[[0, 1], [1, 0]]]]), reals([[[[0.3, -1.2], [0.8, 0.6]]]])),
     (reals([[[[0, 1]]], [[[1, 0]]]]), reals([[[[20, 40]]], [[[-90, 700]]]])),
-    (reals([[[[1, 0, 1, 0]]]]), reals([[[[-1000, 1000, 1000, -1000]]]]))])
+    (reals([[[[1, 0, 1, 0]]]]), reals([[[[-1000, 1000, 1000, -1000]]]]))], gradient=1)
 
 
 @units.right
@@ -130,6 +130,12 @@ def _(x, logits):
 def _(x, logits):
     probs = logits.sigmoid().clamp(1e-7, 1 - 1e-7)
     return (x * probs.log() + (1 - x) * (1 - probs).log()).sum((-3, -2, -1))
+
+
+@clamped.mistake("The values are right, but the gradient stops where the logits are clamped, as in the cell above.")
+def _(x, logits):
+    held = logits.clamp(-16, 16)
+    return clamped.solution(x, held + (logits - held).detach())
 
 
 @clamped.mistake("This is the loss, not the log probability: no log probability of pixels is above zero.")

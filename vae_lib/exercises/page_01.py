@@ -204,9 +204,16 @@ narrow_q = Exercise("1.5")
 
 @narrow_q.right
 def _():
-    second = [torch.trapezoid((2 * STANDARD.log_prob(z) - Normal(0.0, 0.4**0.5).log_prob(z)).exp(), z)
-              for z in (LINE / 2, LINE)]
-    return "c" if second[1] > 1e6 * second[0] else "a"
+    def moments(variance, line):
+        """Mean and mean square of the weights of one latent, over a part of the line."""
+        log_q = Normal(0.0, variance**0.5).log_prob(line)
+        log_w = STANDARD.log_prob(line) - log_q
+        return [torch.trapezoid((log_q + power * log_w).exp(), line) for power in (1, 2)]
+
+    (mean, square), (_, square_near), (_, wide) = moments(0.4, LINE), moments(0.4, LINE / 2), moments(2.0, LINE)
+    if not abs(mean - 1) < 1e-6:
+        return "d"
+    return "c" if square > 1e6 * square_near else "a" if square < 0.9 * wide else "b"
 
 
 narrow_q.letters(

@@ -145,7 +145,8 @@ def _(log_var, R):
     return (R**2 @ (0.5 * log_var).exp()).log().sum() - 0.5 * log_var.sum()
 
 
-@rotation.mistake("The factor 1/2 in front of the logarithms is missing.")
+@rotation.mistake("The factor 1/2 in front of the logarithms is missing: for the variances 4 and 1/4, rotated by "
+                  "45 degrees, this is 1.508 nats, more than the whole price of 1.125 at mean 0.")
 def _(log_var, R):
     return (R**2 @ log_var.exp()).log().sum() - log_var.sum()
 

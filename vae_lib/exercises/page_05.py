@@ -1,14 +1,15 @@
 """Page 05: gradients through samples."""
 
 import math
+from functools import partial
 
 import torch
+from numpy.polynomial.hermite_e import hermegauss
 from torch.distributions import Normal
 
 from vae_lib.answers import Exercise
 
-EPS = torch.linspace(-12, 12, 4801, dtype=torch.float64)
-WEIGHTS = Normal(0.0, 1.0).log_prob(EPS).exp() * (EPS[1] - EPS[0])
+EPS, WEIGHTS = map(torch.from_numpy, hermegauss(60))  # the weight function is exp(-eps^2 / 2), without 1 / sqrt(2 pi)
 
 
 def _tensor(*numbers):
@@ -16,8 +17,8 @@ def _tensor(*numbers):
 
 
 def _average(values):
-    """The average over the standard normal noise EPS of values (..., len(EPS)), by the trapezoid rule."""
-    return values @ WEIGHTS
+    """The average over the standard normal noise EPS of values (..., len(EPS)), by the rule of Gauss and Hermite."""
+    return values @ WEIGHTS / math.sqrt(2 * math.pi)
 
 
 def _variance(values):
@@ -72,54 +73,90 @@ def _(mu, sigma, h, n):
     return [two_simulations.solution(mu, sigma, h, n)[0]] * 2
 
 
-def _path(phi):
-    return phi**3 + phi.exp() * EPS
+SIMULATED, DRAWS = (5.726338, 5.724610), (1e7, 1e8)  # pathwise, score function
+
+
+def _path(a):
+    return a**3 + a.exp() * EPS
 
 
 def _guesses():
-    """One guess of the derivative by phi for each noise: pathwise and score function."""
-    phi = _tensor(0.5).expand(len(EPS)).clone().requires_grad_()
-    moving = _path(phi)
-    pathwise, = torch.autograd.grad(_f(moving).sum(), phi, retain_graph=True)
-    score, = torch.autograd.grad(Normal(phi**3, phi.exp()).log_prob(moving.detach()).sum(), phi)
+    """One guess of the derivative by a for each noise: pathwise and score function."""
+    a = _tensor(0.5).expand(len(EPS)).clone().requires_grad_()
+    moving = _path(a)
+    pathwise, = torch.autograd.grad(_f(moving).sum(), a, retain_graph=True)
+    score, = torch.autograd.grad(Normal(a**3, a.exp()).log_prob(moving.detach()).sum(), a)
     return pathwise, _f(moving).detach() * score
 
 
-def _misses(of_one_draw=False, draws=(1e7, 1e8), sign=1, true=None):
-    true = _slope(lambda phi: _average(_f(_path(phi))), 0.5)[0] if true is None else true
-    found = [true]
-    for guess, simulated, n in zip(_guesses(), (5.726338, 5.724610), draws):
-        found.append(sign * (simulated - true) / (_average((guess - true) ** 2) / (1 if of_one_draw else n)).sqrt())
-    return found
+def _true():
+    return _slope(lambda a: _average(_f(_path(a))), 0.5)[0]
 
 
-simulation = Exercise("5.2", rtol=2e-4)  # of the true value: the misses to four digits
+def _found(true, guesses, center=None, draws=DRAWS):
+    """The three numbers asked for. The guesses scatter about their own means, unless a center is given."""
+    spreads = [_average((guess - (_average(guess) if center is None else center)) ** 2).sqrt() for guess in guesses]
+    return [true] + [(simulated - true) / spread * n**0.5 for simulated, spread, n in zip(SIMULATED, spreads, draws)]
+
+
+simulation = Exercise("5.2", rtol=2e-4)  # of the true value: the misses to about 0.001
 
 
 @simulation.right
 def _():
-    return _misses()
+    return _found(_true(), _guesses())
 
 
 @simulation.mistake("The misses are counted in standard deviations of one guess. The simulations averaged many.")
 def _():
-    return _misses(of_one_draw=True)
+    return _found(_true(), _guesses(), draws=(1, 1))
 
 
 @simulation.mistake("The sign of the misses: a simulation that is too low misses by a negative number.")
 def _():
-    return _misses(sign=-1)
+    true, *misses = _found(_true(), _guesses())
+    return [true, *(-miss for miss in misses)]
 
 
 @simulation.mistake("The two simulations had different numbers of draws: ten million and a hundred million.")
 def _():
-    return _misses(draws=(1e7, 1e7))
+    return _found(_true(), _guesses(), draws=(1e7, 1e7))
 
 
-@simulation.mistake("In the chain rule log sigma^2 is 2 phi here, and its derivative by phi is 2, not 1.")
+@simulation.mistake("The true value was rounded to four digits before the misses were computed. They are differences "
+                    "in the third decimal: subtract first, and round last.")
 def _():
-    by_mu, by_log_var = _slope(lambda mu, v: _average(_f(mu + (0.5 * v).exp() * EPS)), 0.125, 1.0)
-    return _misses(true=0.75 * by_mu + by_log_var)
+    return _found(_true().round(decimals=3), _guesses())
+
+
+def _other_chain(in_true, in_guesses, about_true=False):
+    """The numbers found if the derivative of log sigma^2 by a, which is 2, is taken for another number."""
+    sigma = math.exp(0.5)
+    z, half = 0.125 + sigma * EPS, in_guesses / 2
+    by_mu, by_log_var = _slope(lambda mu, log_var: _average(_f(mu + (0.5 * log_var).exp() * EPS)), 0.125, 1.0)
+    true = 0.75 * by_mu + in_true * by_log_var
+    guesses = ((2 * z + z.cos()) * (0.75 + half * sigma * EPS), _f(z) * (0.75 * EPS / sigma + half * (EPS**2 - 1)))
+    return _found(true, guesses, true if about_true else None)
+
+
+for message, chain in (
+        ("In the true value the derivative of log sigma^2 by the parameter is taken as 1, and it is 2. No simulation "
+         "misses by hundreds of standard errors.", (1, 2)),
+        ("The true value lacks the factor 2 of log sigma^2 = 2a, and the squared deviations are taken about it. The "
+         "average of your guesses is another number: compare the two.", (1, 2, True)),
+        ("The guesses contain half of sigma eps and half of eps^2 - 1, as if log sigma^2 were the parameter. Average "
+         "a guess: it must be the true value.", (2, 1)),
+        ("In the guesses the part of sigma is half of what it should be, so that the true value, about which the "
+         "deviations are taken, is not their average.", (2, 1, True)),
+        ("The factor 2 of log sigma^2 = 2a is forgotten in the true value and in both guesses. They agree with each "
+         "other, but no simulation misses by hundreds of standard errors.", (1, 1)),
+        ("This is the path by mu alone. The parameter moves sigma as well, and both derivatives have to be added.",
+         (0, 0)),
+        ("The guesses have only the path by mu, the true value has both. Average a guess: it must be the true value.",
+         (2, 0)),
+        ("The guesses have only the path by mu, so the true value, about which the deviations are taken, is not their "
+         "average.", (2, 0, True))):
+    simulation.mistake(message)(partial(_other_chain, *chain))
 
 
 price = Exercise("5.3", cases=[(0.8, 0.25), (-1.3, 2.0), (0.3, 1.7)])
@@ -149,6 +186,17 @@ def _(mu, variance):
 @price.mistake("This is the derivative by log sigma^2, which contains one more factor sigma^2.")
 def _(mu, variance):
     return _slope(lambda v: _average((mu + (0.5 * v).exp() * EPS) ** 4), _tensor(variance).log())[0]
+
+
+@price.mistake("The second argument is taken for the standard deviation and squared. It is the variance already: at a "
+               "mean of zero the answer is 6 times the argument.")
+def _(mu, variance):
+    return _average(6 * (mu + variance * EPS) ** 2)
+
+
+@price.mistake("This is the average of z^4 itself. Its derivative by sigma squared is asked for.")
+def _(mu, variance):
+    return _average((mu + variance**0.5 * EPS) ** 4)
 
 
 def _draws(draws, latent_dim):
@@ -187,6 +235,23 @@ def _(f, scores):
     return ((f - (f.sum() - f) / len(f))[:, None] * scores).mean(0)
 
 
+@baseline.mistake("The average over the guesses is divided by K - 1. There are K guesses; the K - 1 belongs to the "
+                  "baselines only.")
+def _(f, scores):
+    return baseline.solution(f, scores) * len(f) / (len(f) - 1)
+
+
+@baseline.mistake("The sum over all draws is divided by K - 1, but the draw's own f has not been taken out of it. With "
+                  "equal f the result must be zero.")
+def _(f, scores):
+    return ((f - f.sum() / (len(f) - 1))[:, None] * scores).mean(0)
+
+
+@baseline.mistake("The baseline is added. It has to be subtracted: with equal f the result must be zero.")
+def _(f, scores):
+    return ((f + (f.sum() - f) / (len(f) - 1))[:, None] * scores).mean(0)
+
+
 waves = Exercise("5.5")
 
 
@@ -209,18 +274,22 @@ waves.letters(
 
 
 def _noise(n, seed):
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _surrogate(mu, log_var, eps, detach_f, detach_z):
+def _surrogate(mu, log_var, eps, held=()):
+    """The gradient of the average of f(z) log q(z), with the parts that are `held` cut off from the parameters."""
+    def part(name, value):
+        return value.detach() if name in held else value
+
     def loss(mu, log_var):
         z = mu + (0.5 * log_var).exp() * eps
-        log_q = Normal(mu, (0.5 * log_var).exp()).log_prob(z.detach() if detach_z else z)
-        return ((_f(z).detach() if detach_f else _f(z)) * log_q).mean()
+        log_q = Normal(mu, (0.5 * log_var).exp()).log_prob(part("z in q", z))
+        return (part("f", _f(z)) * part("log q", log_q)).mean()
     return _slope(loss, mu, log_var)
 
 
-lost_score = Exercise("5.6", cases=[(0.8, -1.4, _noise(6, 0)), (-0.3, 0.6, _noise(9, 1))])
+lost_score = Exercise("5.6", cases=[(0.8, -1.4, _noise(6, 561)), (-0.3, 0.6, _noise(9, 562))])
 
 
 @lost_score.right
@@ -232,22 +301,34 @@ def _(mu, log_var, eps):
 
 @lost_score.mistake("This is the function as it stood. Which two tensors carry the parameters besides the density?")
 def _(mu, log_var, eps):
-    return _surrogate(mu, log_var, eps, False, False)
+    return _surrogate(mu, log_var, eps)
 
 
 @lost_score.mistake("Here f is a plain number now, but z still moves with mu inside log q. Then (z - mu) does not "
                     "change, and the gradient by mu is zero for every draw.")
 def _(mu, log_var, eps):
-    return _surrogate(mu, log_var, eps, True, False)
+    return _surrogate(mu, log_var, eps, {"f"})
 
 
 @lost_score.mistake("Now log q sees a fixed z, but f still passes a gradient on, and that is multiplied by log q, a "
                     "number that means nothing there.")
 def _(mu, log_var, eps):
-    return _surrogate(mu, log_var, eps, False, True)
+    return _surrogate(mu, log_var, eps, {"z in q"})
 
 
 @lost_score.mistake("This is the pathwise guess. It is a good one, but the score function is asked for, which never "
                     "differentiates f.")
 def _(mu, log_var, eps):
     return _slope(lambda mu, v: _f(mu + (0.5 * v).exp() * eps).mean(), mu, log_var)
+
+
+@lost_score.mistake("Here log q is cut off, and only f passes a gradient on, multiplied by the number log q. The score "
+                    "is the derivative of log q, so log q must keep its parameters.")
+def _(mu, log_var, eps):
+    return _surrogate(mu, log_var, eps, {"log q"})
+
+
+@lost_score.mistake("The guesses are summed over the noise. Their average is asked for: with each eps given twice the "
+                    "result must stay.")
+def _(mu, log_var, eps):
+    return len(eps) * lost_score.solution(mu, log_var, eps)

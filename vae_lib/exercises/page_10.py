@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import torch
 from scipy import integrate, stats
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, Normal, Poisson, kl_divergence
 
 from vae_lib.answers import Exercise
 
@@ -185,8 +185,10 @@ cold = Exercise("10.6", rtol=2e-4)
 
 @cold.right
 def _():
-    of_square = stats.chi2(40)
-    return [math.log(of_square.cdf(0.49 * of_square.mean())), 40 * kl_of_toy(some=((0.0, 0.7),))]
+    """Half of a squared length is distributed as the time of the 20th event, if one comes in each unit of time."""
+    events = Poisson(torch.tensor(0.49 * 40 / 2, dtype=torch.float64))
+    log_share = events.log_prob(torch.arange(20, 200).double()).logsumexp(0).item()  # of 20 events or more by then
+    return [log_share, 40 * kl_of_toy(some=((0.0, 0.7),))]
 
 
 @cold.mistake("The share is that of a normal distribution with the mean and variance of (10.6). The chi-square density "

@@ -66,22 +66,22 @@ ten_draws.letters(
 after_sleep = Exercise("12.3", rtol=2e-4)
 
 
-def eigenvalues(count, rho):
-    return torch.linalg.eigvalsh((1 - rho) * torch.eye(count).double() + rho).tolist()
+def correlations(count, rho):
+    return (1 - rho) * torch.eye(count).double() + rho
 
 
-def variance_of(values):
-    """Of p / q, for a Gaussian posterior with these variances along its axes, and q with the variance 1 in each."""
-    u = torch.linspace(-40, 40, 8001).double()
-    q = Normal(0.0, 1.0).log_prob(u)
-    squares = [torch.trapezoid((2 * Normal(0.0, value**0.5).log_prob(u) - q).exp(), u).item() for value in values]
-    return math.prod(squares) - 1
+def variance_of(count, rho):
+    """Of p / q, for the posterior with these correlations and q = N(0, I), by a sum over a grid of all latents."""
+    u = torch.cartesian_prod(*count * [torch.linspace(-14, 14, 57).double()])
+    log_p = MultivariateNormal(torch.zeros(count).double(), correlations(count, rho)).log_prob(u)
+    return (2 * log_p - Normal(0.0, 1.0).log_prob(u).sum(-1)).exp().sum().item() / 2**count - 1
 
 
 @after_sleep.right
 def _():
-    from_here = optimize.brentq(lambda rho: eigenvalues(5, rho)[-1] - 2, 0.01, 0.99)
-    return [variance_of(eigenvalues(2, 0.6)), variance_of(eigenvalues(3, 0.4)), from_here]
+    """The last number is the rho at which 2 Lambda - S, multiplied by the covariance, is singular."""
+    from_here = optimize.brentq(lambda rho: torch.det(2 * torch.eye(5) - correlations(5, rho)).item(), 0.01, 0.99)
+    return [variance_of(2, 0.6), variance_of(3, 0.4), from_here]
 
 
 @after_sleep.mistake("These are the mean squares of the ratio. The variance is less by the square of its mean, "
@@ -113,7 +113,7 @@ def _():
 
 Z = torch.tensor([[0.3, -1.1, 0.8], [1.7, 0.4, -0.5], [-0.6, 0.9, 2.1]]).double()
 LOG_SCALE, SHIFT = torch.tensor([[0.4, -0.7, 1.2], [0.5, 1.3, -0.8]]).double()
-only_scales = Exercise("12.4", cases=[(Z[:2], LOG_SCALE, SHIFT), (Z[:, :2], -SHIFT[:2], LOG_SCALE[1:])])
+only_scales = Exercise("12.4", cases=[(Z[:2], LOG_SCALE, SHIFT), (Z[:, :2].contiguous(), -SHIFT[:2], LOG_SCALE[1:])])
 
 
 @only_scales.right
