@@ -282,23 +282,28 @@ def kl_of_one_latent(rng):
         "exchanged the two distributions": kl_between_normals(*p, *q)}, dict(log_var=q[1]))
 
 
-KL_LINES = ["variance = log_var.exp()", "width = variance - log_var - 1", "terms = 0.5 * (mu**2 + width)",
-            "return terms.sum(-1)"]
-KL_BUGS = [(0, "variance = (0.5 * log_var).exp()", "that is the standard deviation"),
-           (0, "variance = log_var**2", "a logarithm is undone by the exponential"),
-           (1, "width = variance + log_var - 1", "by (4.5) the logarithm is subtracted"),
-           (1, "width = variance - log_var", "without the 1 the prior has a divergence from itself"),
-           (2, "terms = 0.5 * (mu + width)", "by (4.5) the mean is squared"),
-           (2, "terms = mu**2 + width", r"the factor $\frac{1}{2}$ of (4.5) is missing"),
-           (3, "return terms.mean(-1)", "by (4.7) the divergence is a sum over the latents, not their mean"),
-           (3, "return terms.sum()", "that adds up the images of a batch, and (4.7) is one number for each image")]
+KL_LINES = ["log_ratio = log_var - math.log(<variance>)", "distance = (mu - <mean>)**2 / <variance>",
+            "terms = 0.5 * (distance + log_ratio.exp() - log_ratio - 1)", "return terms.sum(-1)"]
+KL_BUGS = [(0, "log_ratio = 0.5 * log_var - math.log(<variance>)",
+            "half of `log_var` is the logarithm of the standard deviation"),
+           (0, "log_ratio = math.log(<variance>) - log_var", "in (4.10) the prior's variance is the divisor"),
+           (0, "log_ratio = log_var - <variance>", "the prior's variance must become a logarithm first"),
+           (1, "distance = (mu - <mean>) / <variance>", "by (4.10) the distance is squared"),
+           (1, "distance = (mu - <mean>)**2", "by (4.10) the distance is divided by the variance of the prior"),
+           (2, "terms = 0.5 * (distance + log_ratio.exp() + log_ratio - 1)", "by (4.10) the logarithm is subtracted"),
+           (2, "terms = 0.5 * (distance + log_ratio.exp() - log_ratio)",
+            "without the 1 the prior has a divergence from itself"),
+           (2, "terms = distance + log_ratio.exp() - log_ratio - 1", r"the factor $\frac{1}{2}$ of (4.10) is missing"),
+           (3, "return terms.mean(-1)", "by (4.10) the divergence is a sum over the latents, not their mean"),
+           (3, "return terms.sum()", "that adds up the images of a batch, and (4.10) is one number for each image")]
 
 
-@asks("04_gaussian_kl", "Pitfall: a standard deviation where the variance belongs", points=2)
+@asks("04_gaussian_kl", "Two Gaussians that are both free", points=2)
 def line_of_a_kl(rng):
-    r"""The function should return the KL divergence of each image's $q(z|x)$ from the prior $\mathcal{N}(0,I)$. Its
-    arguments have the shape `(batch, latent_dim)`. `variance` should be $\sigma^2$, `width` the part of the bracket
-    in (4.5) that depends on it, with the 1, and `terms` the divergence of each latent. Which line is wrong?
+    r"""Each latent of a model has as prior a Gaussian with the mean $<mean>$ and the variance $<variance>$. The
+    function should return the KL divergence of each image's $q(z|x)$ from the prior. Its arguments have the shape
+    `(batch, latent_dim)`. `log_ratio` should be $\log(\sigma_q^2/\sigma_p^2)$, `distance` the squared distance of
+    the means over $\sigma_p^2$, and `terms` the divergence of each latent. Which line is wrong?
 
     ```python
     def kl(mu, log_var):
@@ -311,12 +316,15 @@ def line_of_a_kl(rng):
     - `<wrong>`: <reason>.
     - Right is `<repair>`.
     """
+    prior = dict(mean=pick(rng, grid(0.5, 3, 0.5)), variance=pick(rng, [0.25, 0.5, 2, 4]))
+    right = [fill(line, prior) for line in KL_LINES]
     broken, wrong, reason = pick(rng, KL_BUGS)
-    lines = {f"line{i}": wrong if i == broken else line for i, line in enumerate(KL_LINES)}
-    doubts = ["doubted that the exponential of a log-variance is the variance", "doubted the price of the width",
-              "doubted the price of the mean", "doubted the sum over the latents"]
-    return Draw(lines, f"`{wrong}`", {doubt: f"`{line}`" for i, (doubt, line) in enumerate(zip(doubts, KL_LINES))
-                                      if i != broken}, dict(wrong=wrong, reason=reason, repair=KL_LINES[broken]))
+    wrong = fill(wrong, prior)
+    lines = {f"line{i}": wrong if i == broken else line for i, line in enumerate(right)}
+    doubts = ["doubted the ratio of the variances", "doubted the distance of the means",
+              "doubted the bracket or its factor", "doubted the sum over the latents"]
+    return Draw(prior | lines, f"`{wrong}`", {doubt: f"`{line}`" for i, (doubt, line) in enumerate(zip(doubts, right))
+                                              if i != broken}, dict(wrong=wrong, reason=reason, repair=right[broken]))
 
 
 @asks("04_gaussian_kl", "Two Gaussians that are both free", points=3, unit="nats", within=0.01)
@@ -347,7 +355,7 @@ def price_of_a_narrower_posterior(rng):
     - $\frac{1}{2}\sigma^2$ falls by $\frac{1}{2}(<std>^2-<left>^2)=<fall>$. The difference is $<right>$. For a factor
       of 2 this is (4.11).
     """
-    std, factor = pick(rng, grid(0.4, 1.2)), pick(rng, [2, 3, 4, 5, 10])
+    std, factor = pick(rng, grid(0.4, 1.2, 0.05)), pick(rng, [1.5, 2, 2.5, 3, 4, 5, 8, 10])
     before, after = ((doubles(0), 2 * doubles(value).log()) for value in (std, std / factor))
     fall = (std**2 - (std / factor) ** 2) / 2
     return Draw(dict(std=std, factor=factor), kl_to_standard_normal(*after) - kl_to_standard_normal(*before), {
@@ -480,7 +488,7 @@ def price_of_a_variance(rng):
       $\frac{D}{2}(r-1-\log r)$.
     - $\frac{784}{2}(<ratio>-1-<log_ratio>)=<right>$.
     """
-    error, claimed = pick(rng, [0.01, 0.015, 0.02, 0.025, 0.03]), pick(rng, [0.05, 0.1, 0.125, 0.5, 1])
+    error, claimed = pick(rng, grid(0.01, 0.04, 0.002)), pick(rng, [0.05, 0.1, 0.125, 0.2, 0.25, 0.5, 1])
     x, ratio = doubles(error).sqrt().expand(1, 28, 28), error / claimed
     right = gaussian_log_prob(x, 0 * x, error) - gaussian_log_prob(x, 0 * x, claimed)
     return Draw(dict(error=error, claimed=claimed), right, {
@@ -490,28 +498,48 @@ def price_of_a_variance(rng):
         dict(ratio=ratio, log_ratio=math.log(ratio)))
 
 
-FITTING = [("[0, 1]", "none", "squared error"), ("[0, 1]", "sigmoid", "squared error"),
-           ("[-1, 1]", "none", "squared error"), ("[-1, 1]", "tanh", "squared error"),
-           ("0 or 1", "none", "cross entropy with logits"), ("0 or 1", "sigmoid", "cross entropy of probabilities")]
-MISFITS = {("[-1, 1]", "sigmoid", "squared error"): "a sigmoid cannot reach the dark half",
-           ("[-1, 1]", "none", "cross entropy with logits"): "the loss has no minimum at pixels below 0",
-           ("[0, 1]", "tanh", "cross entropy of probabilities"): "outputs below 0 have no logarithm",
-           ("0 or 1", "sigmoid", "cross entropy with logits"): "a sigmoid twice keeps chances between 0.5 and 0.73",
-           ("[0, 255]", "tanh", "squared error"): "no output exceeds 1"}
-
-
 @asks("06_reconstruction_term", "Range, last activation and loss are one choice", points=2)
 def range_activation_loss(rng):
-    r"""Four programs are for images of grey or of black and white pixels. The last layer is the decoder's last
-    activation, if any. In three of the programs, range of the pixels, last layer and loss do not belong together.
-    Which one fits?
+    r"""The pixels of some images are <kind> $<low>$ and $<high>$. A decoder ends in a number $a$ for each pixel. From
+    $a$ an output is computed, and a loss compares it with the pixel. In three of the options, pixels, output and loss
+    do not belong together. Which is the one whose loss exists for every $a$, and has at every pixel the least value 0,
+    reached at some $a$ or in a limit?
     ---
-    - With this range and this last layer the loss exists for every output, and some output brings the loss of each
-      pixel as near as one likes to the least value that the loss can have.
+    - The least squared error is 0 where the outputs come as near as one likes to each of the pixels.
+    - The least cross entropy is 0 where each pixel is 0 or 1, if the output is what the loss expects: a probability,
+      or a logit, which is any number. At a pixel outside $[0,\ 1]$ the cross entropy falls without end.
     """
-    option = "Pixels {}, last layer {}, {}.".format
-    right, wrong = pick(rng, FITTING), shuffled(rng, MISFITS)[:3]
-    return Draw({}, option(*right), {f"overlooked that {MISFITS[row]}": option(*row) for row in wrong})
+    kind, low, high = pick(rng, [
+        ["black or white, stored as", 0, 1], ["grey, between", 0, 1],
+        ["grey, between", 0, pick(rng, [2, 4, 8, 16, 100, 255])],
+        pick(rng, [["grey, between", -size, size] for size in (0.5, 1, 2, 3)]),
+        ["grey, between", -pick(rng, grid(0.3, 1.2)), pick(rng, grid(1.3, 3))]])
+
+    def times(factor, output):
+        return output if factor == 1 else f"{shown(factor)} * {output}"
+    onto = times(high, "tanh(a)") if low == -high else times(high - low, "sigmoid(a)")
+    if 0 != low != -high:
+        onto += f" - {shown(-low)}"
+    square, logits, chances = "squared error", "cross entropy with logits", "cross entropy of probabilities"
+    fitting = [("a", square), (onto, square)]
+    if kind.startswith("black"):
+        fitting += [("a", logits), ("sigmoid(a)", chances)]
+    if (low, high) == (0, 1):
+        misfits = {("sigmoid(a)", logits): "a sigmoid twice keeps chances between 0.5 and 0.73",
+                   ("tanh(a)", logits): "logits between -1 and 1 keep chances between 0.27 and 0.73",
+                   ("tanh(a)", chances): "outputs below 0 have no logarithm",
+                   ("a", chances): "$a$ need not be a probability"}
+    else:
+        misfits = {("sigmoid(a)", square): "a sigmoid stays between 0 and 1",
+                   ("a", logits): r"pixels outside $[0,\ 1]$ bring this cross entropy below 0",
+                   ("sigmoid(a)", chances): "a sigmoid bounds the outputs and not the pixels"}
+    if high > 1:
+        misfits["tanh(a)", square] = "tanh stays between -1 and 1"
+    if low < 0:
+        misfits[times(high, "sigmoid(a)"), square] = "a sigmoid is never below 0"
+    option = "Output `{}`, {}.".format
+    return Draw(dict(kind=kind, low=low, high=high), option(*pick(rng, fitting)), {
+        f"overlooked that {misfits[row]}": option(*row) for row in shuffled(rng, misfits)[:3]})
 
 
 # Page 07
@@ -549,7 +577,7 @@ def price_of_a_latent(rng):
       $\frac{1}{2}\log(\lambda/s^2)$.
     - $\frac{1}{2}\log(<eigenvalue>/<variance>)=<right>$.
     """
-    eigenvalue, variance = pick(rng, grid(1, 5, 0.5)), pick(rng, [0.1, 0.2, 0.25, 0.4, 0.5])
+    eigenvalue, variance = pick(rng, grid(1, 6, 0.25)), pick(rng, [0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5])
     x, ratio = data_with([eigenvalue, variance / 2]), eigenvalue / variance
     q = LinearGaussian.maximum_likelihood(x, 1, variance).best_diagonal_q(x)
     return Draw(dict(eigenvalue=eigenvalue, variance=variance), kl_to_standard_normal(*q).mean(), {
@@ -689,7 +717,7 @@ def parameters_of_a_block(rng):
       shift for each of $<b>$ channels. (Its running statistics are no parameters.)
     - $<products>+3\cdot <b>=<right>$, as in (9.8).
     """
-    a, b = pick(rng, [1, 3, 16, 32]), pick(rng, [24, 32, 48, 64, 128])
+    a, b = pick(rng, [1, 3, *range(8, 65, 8)]), pick(rng, range(8, 129, 8))
     products = 9 * a * b
     return Draw(dict(a=a, b=b), sum(weights.numel() for weights in conv_block(a, b).parameters()), {
         "left out batch norm's scale and shift": products + b,
@@ -705,7 +733,7 @@ def first_value(rng):
     - By (9.9) a fair coin for each of $<pixels>$ pixels costs $<pixels>\cdot\log 2=<nats>$ nats.
     - Averaged over the pixels that is $0.6931$, added up over the batch $<added>$, and in bits $<pixels>$.
     """
-    size, batch = pick(rng, [14, 28, 32]), pick(rng, [50, 64, 100, 128])
+    size, batch = pick(rng, [14, 16, 20, 28, 32, 40, 64]), pick(rng, [16, 20, 32, 50, 64, 100, 128, 200])
     black = torch.zeros(batch, 1, size, size, dtype=torch.float64)
     nats = -bernoulli_log_prob(black, black)
     cases = [("taken it for the right value", nats.mean(),
@@ -865,7 +893,8 @@ def order_of_the_sums(rng):
     - By (11.3): log-mean-exp over the draws, which are dimension 0, then the mean over the images, and the sign in
       front.
     """
-    samples, images = pick(rng, [50, 100, 500, 1000, 5000]), pick(rng, [64, 128, 250, 2000])
+    samples = pick(rng, [20, 50, 100, 200, 400, 500, 1000, 5000])
+    images = pick(rng, [16, 32, 64, 96, 128, 250, 300, 2000])
     wrong = {
         "summed over images inside the logarithm": "`-(log_w.sum(1).logsumexp(0) - math.log(<samples>)) / <images>`",
         "averaged the logarithms, which gives minus the ELBO": "`-log_w.mean()`",
