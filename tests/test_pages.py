@@ -146,13 +146,17 @@ def test_the_page_has_an_explorer(path):
     assert any("Explorer(" in text for _, text in pages.cells(path, "code"))
 
 
-@each_chapter
-def test_the_chapter_has_two_predictions(path):
-    predictions = [text for _, text in pages.cells(path, "markdown") if "<b>Predict, then run:</b>" in text]
-    assert sum(text.count("<b>Predict, then run:</b>") for text in predictions) == 2
-    for text in predictions:
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name[:2].isdigit()], ids=lambda path: path.stem)
+def test_a_numbered_page_has_two_predictions_each_above_the_cell_that_answers(path):
+    cells = nbformat.read(path, as_version=4).cells
+    places = [i for i, cell in enumerate(cells) if "<b>Predict, then run:</b>" in cell.source]
+    assert len(places) == 2
+    for i in places:
+        text = cells[i].source
+        assert text.count("<b>Predict, then run:</b>") == 1 and text.startswith("<details>"), text
         assert len(re.findall(r"(?m)^- [a-d]\) ", text)) in (3, 4), text
         assert text.count("<details>") == text.count("</details>") == 2 and "<summary>Answer</summary>" in text
+        assert cells[i + 1].cell_type == "code", text
 
 
 @each_page

@@ -1,5 +1,6 @@
 """Every page in JupyterLab, as a reader meets it: `python3 run.py browser` starts this, and `run.py test` does not."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from course import browser, pages
+from vae_lib import answers
 
 COPIES = browser.FOLDER / "notebooks"
 EXPLORER = ".jp-OutputArea-output > .widget-vbox:has(.widget-slider)"
@@ -113,6 +115,11 @@ def test_page(page, subtests, path):
     for kind, exporter in browser.EXPORTERS.items():
         with subtests.test(f"every picture stands in the export to {kind}"):
             assert browser.not_shown(saved, exporter()) == 0
+    if True in folded:
+        with subtests.test("folded code is one click away"):
+            i = folded.index(True)
+            scroll_to(code.nth(i)).locator(".jp-InputPlaceholder").click()
+            expect(code.nth(i).locator(".cm-content")).to_be_visible()
     with subtests.test("the browser has nothing to complain about"):
         assert page.complaints == []
 
@@ -149,7 +156,7 @@ def serious(page):
 
 @pytest.mark.parametrize("path", pages.paths(folder=pages.FOLDER / "exercises"), ids=lambda path: path.stem)
 def test_exercises(page, path):
-    """A right and a wrong answer, typed into an exercise notebook, get their words."""
+    """A right answer, a wrong one and a known mistake, typed into an exercise notebook, get their words."""
     exercises, solutions = (nbformat.read(COPIES / folder / path.name, as_version=4)
                             for folder in ("exercises", "solutions"))
     (i, right, _, its_word), (k, _, wrong, other_word) = browser.answers(exercises, solutions)[:2]
@@ -157,15 +164,28 @@ def test_exercises(page, path):
     untouched = browser.run_all(page)
     assert browser.errors(untouched) == []
     assert "not written yet" in said(page, its_word) and "not written yet" in said(page, other_word)
-    for position, answer in (i, right), (k, wrong):
-        show_cell(page, position).locator(".cm-content").click()
-        page.keyboard.press("Control+a")
-        page.keyboard.insert_text(answer)
+    write(page, i, right)
+    write(page, k, wrong)
     browser.run_all(page)
     for word, wanted in (its_word, ": right"), (other_word, ": not yet right"):
         assert wanted in said(page, word)
         screenshot(page, f"{path.stem}_exercise{wanted.replace(':', '').replace(' ', '_')}")
+    number, name = re.match(r'answer\("(.+)", (\w+)\)$', exercises.cells[other_word].source).groups()
+    known = answers.exercises(path.name[:2])[number]
+    call = "()" if known.cases is None else ""
+    write(page, k, f"import vae_lib.answers\n{name} = vae_lib.answers.exercises({path.name[:2]!r})[{number!r}]"
+                   f".mistakes[0][1]{call}")
+    browser.run_all(page)
+    assert known.mistakes[0][0] in said(page, other_word)
+    screenshot(page, f"{path.stem}_exercise_known_mistake")
     assert page.complaints == []
+
+
+def write(page, i, source):
+    """Write a cell's source anew, as a reader does."""
+    show_cell(page, i).locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(source)
 
 
 def said(page, i):
