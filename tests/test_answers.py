@@ -72,7 +72,7 @@ def test_an_unwritten_answer_is_no_mistake(exercise):
     for nothing in (None, ...):
         assert exercise.verdict(nothing) == "not written yet"
     for nothing in [lambda *case: ..., lambda *case: None] if exercise.cases else []:
-        assert exercise.verdict(nothing) == "not written yet: the function returns nothing"
+        assert exercise.verdict(nothing) == "not written yet: the function returns nothing, that is None"
 
 
 KL = Exercise("4.1", cases=[(0.0, 1.0), (0.5, 2.0)])
@@ -85,7 +85,7 @@ EXACT.right(lambda: 1 / 3)
 EXACT.mistake("This is a third less.")(lambda: 2 / 9)
 
 
-LESS = "Less than 1 % is missing: is yours rounded, or found by too coarse a search?"
+LESS = "It is within 1 %: is it rounded, or found by too coarse a search?"
 OFF = "Yours is off by a factor that is a size of the arguments. Perhaps something is "
 TOTAL = Exercise("4.7", cases=[(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), 5)])
 TOTAL.right(lambda x, n: n * x.sum())
@@ -155,7 +155,7 @@ def broken(mu, sigma):
     (PAIR, [1.0, torch.tensor([20.0])], "right"),
     (PAIR, [20, 1], NO + "The two are exchanged."),
     (EXACT, 0.2222, NO + "This is a third less."),
-    (EXACT, 0.3333, NO + "Your answer is off, and it is none of the mistakes that are known here. " + LESS),
+    (EXACT, 0.3333, NO + "Your answer is off. " + LESS),
     (ROW, lambda x: 2 * torch.eye(2) @ torch.tensor([1, x]).double(), "right"),
     (PAIR, [1, 21], NO + "Entry 2 is off, and it is none of the mistakes that are known here."),
     (PAIR, [-1, -20], NO + "The sign is turned: yours is minus the answer."),
@@ -165,7 +165,9 @@ def broken(mu, sigma):
     (NUMBER, 4, NO + "Your answer is off, and it is none of the mistakes that are known here."),
     (ROW, lambda x: [2.0, x], NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 0.3."),
     (PAIR, [1, ...], "not written yet"),
-    (PAIR, [float("nan"), 20], NO + "Entry 1 is off, and it is none of the mistakes that are known here."),
+    (PAIR, [float("nan"), 20], NO + "Entry 1 is not a finite number."),
+    (PAIR, [1.01, 20], NO + "Entry 1 is off, and it is none of the mistakes that are known here."),
+    (PAIR, [1, [20, 3]], NO + "TypeError: wanted numbers of one shape, got parts of the shapes [(), (2,)]"),
     (PAIR, [1, 20, 3], NO + "Wanted shape (2,), got shape (3,)."),
     (PAIR, PAIR.solution, NO + "Wanted a value, not a function."),
     (PAIR, True, NO + "TypeError: wanted numbers or a letter, got a truth value"),
@@ -185,6 +187,8 @@ def broken(mu, sigma):
     (SLOPE, SLOPE.mistakes[0][1], NO + SLOPE.mistakes[0][0]),
     (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
     (LETTER, " (B) ", "right"),
+    (LETTER, "b.", "right"),
+    (LETTER, "b) Above 1", "right"),
     (LETTER, "a", NO + LETTER.mistakes[0][0]),
     (LETTER, "e", NO + "Wanted one of the letters that stand there, got 'e'."),
     (LETTER, 2, NO + "Wanted a letter, got 2."),

@@ -123,7 +123,7 @@ def test_what_is_pulled_is_what_stands_there():
     assert lectures.section("02", "Two ways to raise it") == (
         "[Two ways to raise it](02_elbo.ipynb#Two-ways-to-raise-it)")
     assert lectures.exercise("2.1") == "[2.1 A better family](exercises/02_elbo.ipynb#2.1-A-better-family)"
-    assert lectures.homework("4.1", "4.2").startswith("At home, 23 minutes:")
+    assert lectures.homework("4.1", "4.2").startswith("At home, 20 minutes:")
     assert lectures.vote("08", "which part of the gap") == "**Vote:** which part of the gap is the larger one? (b)"
     assert lectures.sliders("02", mu=-2.1, log_var=-2) == "`mu` -2.1, `log_var` -2"
     assert lectures.time("04", "run") == "15 seconds" and lectures.time("04", "read") == "52 minutes"

@@ -34,11 +34,11 @@ class Exercise:
     """One exercise: its right answer, by a route of its own, and the mistakes that are known.
 
     number: page and place, as in "2.1". cases: None for an exercise whose answer is a value; else tuples of
-    arguments, at each of which the reader's function must return what the right one returns. rtol: how far an
-    answer may be off, as a share of the right one's largest entry; 0.001 for values, which are typed, and
-    1e-6 for functions, unless told otherwise. gradient: position of an argument; the gradient of what the function
-    returns, summed, with respect to this tensor must agree as well. A value may be a number, a tensor, a list of
-    numbers or a letter.
+    arguments, at each of which the reader's function must return what the right one returns. rtol: how far each
+    entry of an answer may be off, as a share of itself, or of 1 % of the largest one if that is more; 0.001 for
+    values, which are typed, and 1e-6 for functions, unless told otherwise. gradient: position of an argument; the
+    gradient of what the function returns, summed, with respect to this tensor must agree as well. A value may be a
+    number, a tensor, a list of numbers or a letter.
 
     Raises ValueError for a number that is none, for no cases, and unless 0 <= rtol <= 0.005."""
 
@@ -103,7 +103,7 @@ class Exercise:
             first = agree.index(False)
             said = self._place(first) + self._difference(answers[first], right[first])
             if off and all(same(*pair, NEARLY) for pair in pairs):
-                said += " Less than 1 % is missing: is yours rounded, or found by too coarse a search?"
+                said += " It is within 1 %: is it rounded, or found by too coarse a search?"
         return f"not yet right. {said[0].upper()}{said[1:]}"
 
     def _found(self, given, case):
@@ -146,6 +146,10 @@ class Exercise:
             wanted, found = wanted.reshape(-1)[i], found.reshape(-1)[i]
             digits = 4 if _brief(wanted) != _brief(found) else 8
             return f"{name}{part}{': ' * bool(part)}wanted {_brief(wanted, digits)}, got {_brief(found, digits)}."
+        if not found.isfinite().all():
+            return f"{part or 'your answer'} is not a finite number."
+        if same(found, wanted, NEARLY):
+            return f"{part or 'your answer'} is off."
         return f"{part or 'your answer'} is off, and it is none of the mistakes that are known here."
 
 
@@ -162,7 +166,7 @@ def _relation(cases, pairs, rtol):
     for factor, message in MULTIPLES.items():
         if all(same(found, factor * wanted, rtol) for found, wanted in pairs):
             return message
-    if all(1 < wanted.numel() <= 6 and same(*(each.view(-1).sort().values for each in (found, wanted)), rtol)
+    if all(1 < len(wanted.unique()) == wanted.numel() <= 6 and same(found.view(-1).sort()[0], wanted.unique(), rtol)
            for found, wanted in pairs):
         return "The numbers are right, but they stand in another order."
     sizes = [_sizes(case) for case in cases]
@@ -192,7 +196,7 @@ def _float64():
 
 
 def same(found, wanted, rtol):
-    """Whether two answers are one: equal letters, or numbers of one shape within rtol of the largest wanted."""
+    """Whether two answers are one: equal letters, or numbers of one shape, each within rtol of the wanted one."""
     if isinstance(found, str) or isinstance(wanted, str):
         return isinstance(found, str) and isinstance(wanted, str) and found == wanted
     return found.shape == wanted.shape and found.numel() > 0 and bool(_close(found, wanted, rtol).all())
@@ -200,16 +204,19 @@ def same(found, wanted, rtol):
 
 def _close(found, wanted, rtol):
     finite = wanted[wanted.isfinite()].abs()
-    scale = finite.max() if finite.any() else 1
-    return ((found - wanted).abs() <= rtol * scale) | (found == wanted) | (found.isnan() & wanted.isnan())
+    least = 0.01 * finite.max() if finite.any() else 1
+    allowed = rtol * wanted.abs().nan_to_num(posinf=0).clamp_min(least)
+    alike = (found == wanted) | (found.isnan() & wanted.isnan())  # where neither need be finite
+    return alike | ((found - wanted).abs() <= allowed)
 
 
 def _comparable(value):
     """An answer as a letter or a float64 tensor. Raises _Unwritten for `...` or None, TypeError for others."""
     if value is None or value is ...:
-        raise _Unwritten("nothing")
+        raise _Unwritten("nothing, that is None")
     if isinstance(value, str):
-        return value.strip().strip("()").lower()
+        letter = re.match(r"\s*\(?([a-zA-Z])(?:[).:]|\s*$)", value)
+        return letter[1].lower() if letter else value.strip()
     if isinstance(value, bool):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:
@@ -220,6 +227,8 @@ def _comparable(value):
             raise TypeError("wanted numbers or one letter, got a list with text in it")
         if len({part.shape for part in parts}) > 1:  # a number beside an array that holds one number
             parts = [part.squeeze() if part.numel() == 1 else part for part in parts]
+        if len(shapes := {tuple(part.shape) for part in parts}) > 1:
+            raise TypeError(f"wanted numbers of one shape, got parts of the shapes {sorted(shapes)}")
         value = torch.stack(parts)
     try:
         value = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
@@ -243,7 +252,7 @@ def _brief(value, digits=4):
     value = torch.as_tensor(value)
     if value.numel() == 1:
         return f"{value.item():.{digits}g}"
-    if value.numel() <= 8 and value.ndim <= 2:
+    if value.numel() <= 18 and value.ndim <= 2:
         return f"[{', '.join(_brief(part, digits) for part in value)}]"
     return f"a tensor of shape {tuple(value.shape)}"
 

@@ -65,6 +65,21 @@ def _():
     return _narrow(6 * math.log(2) + 0.75)
 
 
+@budget.mistake("Here log sigma stands for log sigma squared, which is twice as much: put your answer into (4.5).")
+def _():
+    return _narrow(13.5 - math.log(2)) / math.sqrt(2)
+
+
+@budget.mistake("The mean counts with its square, 0.25. Here 0.5 itself is added.")
+def _():
+    return _narrow(6.5)
+
+
+@budget.mistake("This is log sigma squared, as an encoder reports it. The standard deviation is exp of half of it.")
+def _():
+    return 2 * math.log(_narrow(6.75))
+
+
 @budget.mistake("Here -log sigma alone is 3. The other terms of (4.5) count too: put your answer into it.")
 def _():
     return math.exp(-3)
@@ -98,6 +113,21 @@ def _(mu, log_var):
     return 0.5 * ((1 + mu**2) * (-0.5 * log_var).exp() + log_var - 1)
 
 
+@other_direction.mistake("Here `log_var` is read as log sigma. It is log sigma squared: sigma is exp(log_var / 2).")
+def _(mu, log_var):
+    return kl_divergence(STANDARD, Normal(mu, log_var.exp()))
+
+
+@other_direction.mistake("Under the prior (z - mu)^2 has the mean 1 + mu^2, not (1 - mu)^2: the mean of z is 0.")
+def _(mu, log_var):
+    return 0.5 * ((1 - mu)**2 * (-log_var).exp() + log_var - 1)
+
+
+@other_direction.mistake("The variance of z is missing: at mean 0 and a log_var of 0 this is -1/2, and q is the prior.")
+def _(mu, log_var):
+    return 0.5 * (mu**2 * (-log_var).exp() + log_var - 1)
+
+
 variance_output = Exercise("4.3")
 
 
@@ -120,7 +150,7 @@ def _turn(size):
     return torch.linalg.matrix_exp(upper - upper.T)
 
 
-rotation = Exercise("4.4", cases=[(_tensor(-2.5, 0.4), _turn(2)), (_tensor(-3.0, 0.2, -1.1), _turn(3))])
+rotation = Exercise("4.4", cases=[(_tensor(-3.0, 0.2, -1.1), _turn(3)), (_tensor(-2.5, 0.4, 0.9, -0.6), _turn(4))])
 
 
 @rotation.right
@@ -145,13 +175,34 @@ def _(log_var, R):
     return (R**2 @ (0.5 * log_var).exp()).log().sum() - 0.5 * log_var.sum()
 
 
+@rotation.mistake("Standard deviations stand in what is rotated. The diagonal of Sigma holds variances, exp(log_var).")
+def _(log_var, R):
+    return 0.5 * ((R**2 @ (0.5 * log_var).exp()).log().sum() - log_var.sum())
+
+
+@rotation.mistake("All of Sigma is made of standard deviations here. Its diagonal holds variances, exp(log_var).")
+def _(log_var, R):
+    return 0.5 * ((R**2 @ (0.5 * log_var).exp()).log().sum() - 0.5 * log_var.sum())
+
+
+@rotation.mistake("This is R^T Sigma R, the rotation the other way. With two latents it saves as much as "
+                  "R Sigma R^T, with three it does not.")
+def _(log_var, R):
+    return rotation.solution(log_var, R.T)
+
+
+@rotation.mistake("The latents are averaged here. The logarithm of a determinant is the sum of all logarithms.")
+def _(log_var, R):
+    return 0.5 * ((R**2 @ log_var.exp()).log() - log_var).mean()
+
+
 @rotation.mistake("The factor 1/2 in front of the logarithms is missing: for the variances 4 and 1/4, rotated by "
                   "45 degrees, this is 1.508 nats, more than the whole price of 1.125 at mean 0.")
 def _(log_var, R):
     return (R**2 @ log_var.exp()).log().sum() - log_var.sum()
 
 
-laplace = Exercise("4.5")
+laplace = Exercise("4.5", rtol=4e-4)  # three digits, 0.0724, are too few
 
 
 @laplace.right
@@ -162,6 +213,11 @@ def _():
 @laplace.mistake("A divergence below zero cannot be. The mean of z squared under a Laplace density is 2 b^2, not b^2.")
 def _():
     return 0.5 * math.log(2 * math.pi) - math.log(2) - 0.5
+
+
+@laplace.mistake("A divergence below zero cannot be. The factor 1/sqrt(2 pi) of the normal density is left out here.")
+def _():
+    return -0.5 * math.log(2) - 0.5
 
 
 @laplace.mistake("This is KL(p || q), with the average over the normal density. Here q is the Laplace density.")
@@ -179,7 +235,8 @@ def _():
     return 0.5 * math.log(2 * math.pi) - math.log(2)
 
 
-half_too_many = Exercise("4.6", cases=[(_tensor([0.3, -1.2, 0.8], [0.2, -0.6, 2.1]), _tensor(0.4, 1.7, 0.9)),
+half_too_many = Exercise("4.6", cases=[(_tensor([0.3, -1.2, 0.8], [0.2, -0.6, 2.1]),
+                                        _tensor([0.4, 1.7, 0.9], [1.2, 0.3, 0.6])),
                                        (_tensor(0.5, -2.0), _tensor(0.3, 1.4))])
 
 
@@ -206,3 +263,33 @@ def _(mu, std):
 @half_too_many.mistake("The latents are averaged. Their prices add up.")
 def _(mu, std):
     return kl_divergence(Normal(mu, std), STANDARD).mean(-1)
+
+
+@half_too_many.mistake("Only the square of std is halved. At std 1 the mean 1 costs 1 nat here, and should cost 1/2.")
+def _(mu, std):
+    return (0.5 * std**2 + mu**2 - std.log() - 0.5).sum(-1)
+
+
+@half_too_many.mistake("Only the square of mu is halved. At mean 0 the minimum is still at std 0.71.")
+def _(mu, std):
+    return (std**2 + 0.5 * mu**2 - std.log() - 0.5).sum(-1)
+
+
+@half_too_many.mistake("Here std stands for its square: the slope in std at the prior is -1/2, and should be 0.")
+def _(mu, std):
+    return (0.5 * (std + mu**2 - 1) - std.log()).sum(-1)
+
+
+@half_too_many.mistake("The -1 is taken once, after the sum. Each latent has its own: three at the prior cost 1 here.")
+def _(mu, std):
+    return 0.5 * ((std**2 + mu**2 - 2 * std.log()).sum(-1) - 1)
+
+
+@half_too_many.mistake("Here std is taken for log_var: at the prior, with std 1, this is 0.36 nats for each latent.")
+def _(mu, std):
+    return 0.5 * (mu**2 + std.exp() - std - 1).sum(-1)
+
+
+@half_too_many.mistake("Here `std.log()` is taken for log_var. It is half of it, as the variance is std squared.")
+def _(mu, std):
+    return 0.5 * (mu**2 + std - std.log() - 1).sum(-1)

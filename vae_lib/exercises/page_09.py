@@ -1,6 +1,7 @@
 """Page 09: the convolutional VAE, block by block."""
 
 import math
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -56,6 +57,33 @@ def _(height, blocks):
 @third_block.mistake("The heights are rounded down here. On 7 rows, padded by 1, a window of 3 has 4 places.")
 def _(height, blocks):
     return [(height >> i) - 2 * (height >> i + 1) + 1 for i in reversed(range(blocks))]
+
+
+@third_block.mistake("Here the height that a block starts from decides. What counts is the one that it must reach: "
+                     "4 must become 7, which is odd.")
+def _(height, blocks):
+    return [1 - low % 2 for low in _way_in(height, blocks)[:0:-1]]
+
+
+@third_block.mistake("Without `output_padding` a block makes 2H - 1 of H, not 2H. So yours are too small by one.")
+def _(height, blocks):
+    return [extra - 1 for extra in third_block.solution(height, blocks)]
+
+
+@third_block.mistake("These are the heights that the decoder's blocks make. Which `output_padding` does each need?")
+def _(height, blocks):
+    return _way_in(height, blocks)[-2::-1]
+
+
+@third_block.mistake("These are the heights on the way in. Which `output_padding` do the blocks need on the way back?")
+def _(height, blocks):
+    return _way_in(height, blocks)
+
+
+@third_block.mistake("These are the heights on the way back, from the smallest. Each step to the next one has its own "
+                     "`output_padding`.")
+def _(height, blocks):
+    return _way_in(height, blocks)[::-1]
 
 
 checkerboard = Exercise("9.2")
@@ -122,9 +150,20 @@ def _(k, T, rho):
     return 1 - reach.solution(T - k, T, rho)
 
 
-work = Exercise("9.4", rtol=1e-4)  # of the convolutional number: a head of the other one is less than 0.001
+@reach.mistake("This is not divided by the sum of all T weights, 1 + rho + ... + rho^(T-1). A share is at most one.")
+def _(k, T, rho):
+    return (1 - rho**k) / (1 - rho)
 
 
+@reach.mistake("This is in percent. A share is a number between 0 and 1.")
+def _(k, T, rho):
+    return 100 * reach.solution(k, T, rho)
+
+
+work = Exercise("9.4", rtol=3e-4)  # the biases of one layer are twice as much
+
+
+@cache
 def _uses():
     """Of both networks, one (weights, positions of the input, positions of the output) for each layer with a matrix."""
     networks, seen = (conv_vae(channels=(32, 64), latent_dim=20), dense_vae(hidden=(144,), latent_dim=20)), []
@@ -145,6 +184,12 @@ def _work(positions):
 
 def _pasted(layer):
     return isinstance(layer, nn.ConvTranspose2d)
+
+
+def _changed(conv=0, dense=0):
+    """The right numbers, with something added."""
+    numbers = work.solution()
+    return [numbers[0] + conv, numbers[1] + dense]
 
 
 @work.right
@@ -173,10 +218,39 @@ def _():
     return _work(lambda layer, before, after: before)
 
 
-@work.mistake("One of the two heads is missing.")
+@work.mistake("The second transposed convolution counts the 28*28 positions of its output. It pastes 14*14 windows.")
 def _():
-    conv, dense = work.solution()
-    return [conv - 3136 * 20, dense - 144 * 20]
+    return _changed(conv=9 * 32 * 32 * (28**2 - 14**2))
+
+
+@work.mistake("The first convolution counts the 28*28 positions of its input. At stride 2 the window stands at 14*14.")
+def _():
+    return _changed(conv=9 * 32 * (28**2 - 14**2))
+
+
+@work.mistake("The last convolution, from 32 channels to 1, is missing. It has few weights, but uses each 28*28 times.")
+def _():
+    return _changed(conv=-9 * 32 * 28**2)
+
+
+@work.mistake("Biases are counted too. They are added, not multiplied.")
+def _():
+    return [number + sum(layer.bias.numel() * after for layer, _, after in uses)
+            for number, uses in zip(work.solution(), _uses())]
+
+
+def _in_one_or_both(message, conv, dense):
+    """The same mistake in both networks and in each by itself. conv, dense: what it adds to the two numbers."""
+    for where, i, j in (("both networks", 1, 1), ("the convolutional network", 1, 0),
+                        ("the fully connected network", 0, 1)):
+        work.mistake(f"In {where} {message}")(lambda i=i, j=j: _changed(i * conv, j * dense))
+
+
+_in_one_or_both("a head is missing, or the linear layer with which the decoder begins: they have equally many weights.",
+                -3136 * 20, -144 * 20)
+_in_one_or_both("the biases of the first layer are counted. They are added, not multiplied.", 32 * 14**2, 144)
+_in_one_or_both("the parameters that the page counts stand for the multiplications. Biases are among them, which "
+                "multiply nothing, and how often a weight is used does not show.", 238473 - 4083072, 235544 - 234432)
 
 
 by_heart = Exercise("9.5", cases=[(_tensor(1, 1, 1, 1, 1),), (_tensor(3, 1, 2, 7),), (_tensor(12, 1),)], rtol=1e-4)
@@ -208,6 +282,11 @@ def _(counts):
     return (counts / counts.sum()).log().mean()
 
 
+@by_heart.mistake("This is the sum over all images of the set. Divide it by their number, the sum of the counts.")
+def _(counts):
+    return counts.sum() * by_heart.solution(counts)
+
+
 @by_heart.mistake("The sign is turned: no probability is above one.")
 def _(counts):
     return -by_heart.solution(counts)
@@ -222,7 +301,8 @@ def _(moves, scores):
     return moves.cumsum(0)[scores.argmax()]
 
 
-@not_kept.mistake("These are the weights after the last step: `best` is another name for `weights`, which move on.")
+@not_kept.mistake("These are the weights after the last step. Either `best` is another name for `weights`, which move "
+                  "on, or the condition holds at every step: is `highest` updated?")
 def _(moves, scores):
     return moves.sum(0)
 
