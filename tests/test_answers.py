@@ -2,7 +2,9 @@
 
 import pkgutil
 import re
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,7 +87,7 @@ EXACT.right(lambda: 1 / 3)
 EXACT.mistake("This is a third less.")(lambda: 2 / 9)
 
 
-LESS = "It is within 1 %: is it rounded, or found by too coarse a search?"
+LESS = "It is within 1 %: is something rounded, approximated or left out?"
 OFF = "Yours is off by a factor that is a size of the arguments. Perhaps something is "
 TOTAL = Exercise("4.7", cases=[(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), 5)])
 TOTAL.right(lambda x, n: n * x.sum())
@@ -122,6 +124,10 @@ def _():
 @LETTER.mistake("This would hold only if the prior were the posterior.")
 def _():
     return "a"
+
+
+COUNT = Exercise("4.9", rtol=1e-4)
+COUNT.right(lambda: 1000)
 
 
 @NUMBER.right
@@ -166,6 +172,20 @@ def broken(mu, sigma):
     (ROW, lambda x: [2.0, x], NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 0.3."),
     (PAIR, [1, ...], "not written yet"),
     (PAIR, [float("nan"), 20], NO + "Entry 1 is not a finite number."),
+    (PAIR, [1, float("inf")], NO + "Entry 2 is not a finite number."),
+    (PAIR, [torch.tensor([1.0]), np.float32(20)], "right"),
+    (PAIR, np.array([20.0, 1.0])[::-1], "right"),
+    (PAIR, [Fraction(1), 20], "right"),
+    (PAIR, [20, 7], NO + "Entry 1 is that of a known mistake. The two are exchanged."),
+    (NUMBER, [3], "right"),
+    (ROW, lambda x: torch.tensor([[7.0, 2.0], [8.0, 2 * x]])[:, 1], "right"),
+    (ROW, lambda x: torch.tensor([[7.0, 2.0], [8.0, 3.0]])[:, 1],
+     NO + "Case 1 of 1, at (0.3): entry 2: wanted 0.6, got 3."),
+    (LETTER, "", "not written yet"),
+    (LETTER, "b - since it is", "right"),
+    (LETTER, "a bound", NO + "Wanted one of the letters that stand there, got 'a bound'."),
+    (SLOPE, lambda x: [part * part for part in x], "right"),
+    (COUNT, 1001, NO + "Your answer is off, and it is none of the mistakes that are known here."),
     (PAIR, [1.01, 20], NO + "Entry 1 is off, and it is none of the mistakes that are known here."),
     (PAIR, [1, [20, 3]], NO + "TypeError: wanted numbers of one shape, got parts of the shapes [(), (2,)]"),
     (PAIR, [1, 20, 3], NO + "Wanted shape (2,), got shape (3,)."),
@@ -201,6 +221,11 @@ def test_an_answer_may_change_its_arguments():
     doubled = Exercise("4.4", cases=[(torch.tensor([1.0, 2.0], dtype=torch.float64),)])
     doubled.right(lambda x: 2 * x)
     assert doubled.verdict(lambda x: x.mul_(2)) == doubled.verdict(lambda x: x.mul_(2)) == "right"
+
+
+def test_gradients_may_be_switched_off():
+    with torch.no_grad():
+        assert SLOPE.verdict(lambda x: x**2) == "right"
 
 
 def test_numbers_and_cases_are_looked_at():

@@ -19,7 +19,7 @@
 | recipes, recording | recorded training runs: their choices, weights and logs; running and measuring | 09 to 12 |
 | data, mnist_files | MNIST as tensors, and its files | 08 to 12 |
 | checks, plotting, widgets | numbered checks, figures, and the explorer of the pages | all |
-| answers, exercises | what `answer` says about an exercise, and what it knows about each | all |
+| answers, comparison, exercises | what `answer` says, how answers are compared, what is known of each exercise | all |
 | guards | the checks of arguments, in front of most functions | |
 | checkpoints, files, modes | files of weights and of interrupted runs; evaluation mode | |
 """
