@@ -27,6 +27,13 @@ PICTURE = """async img => {
         await new Promise(requestAnimationFrame)
     }
 }"""
+SETTLED = f"""async img => {{  // the same, once nothing has been drawn for a quarter of a second
+    for (let last = '', now; ; last = now) {{
+        now = await ({PICTURE})(img)
+        if (now.join() === last.toString()) return now
+        await new Promise(done => setTimeout(done, 250))
+    }}
+}}"""
 HAS_CHANGED = f"""async ([img, before]) => {{
     const now = await ({PICTURE})(img)
     return now[0] !== before[0] && now[1] !== before[1]
@@ -135,7 +142,7 @@ def move_every_slider(page, explorer, name):
         now, high = (float(handle.get_attribute(f"aria-value{part}")) for part in ("now", "max"))
         handle.focus()
         for key in ("ArrowRight", "Home", "End") if now < high else ("ArrowLeft", "End", "Home"):
-            before = picture.evaluate(PICTURE)
+            before = picture.evaluate(SETTLED)  # else it is the last key's picture that comes
             page.keyboard.press(key)
             page.wait_for_function(HAS_CHANGED, arg=[picture.element_handle(), before])
         assert words.strip() and handle.get_attribute("aria-valuetext"), "a slider without a name or a value"
@@ -143,6 +150,7 @@ def move_every_slider(page, explorer, name):
         assert readout.inner_text() != value, words
         assert explorer.locator("> .widget-label").inner_text() == "", words
         assert label.evaluate("label => label.scrollWidth <= label.clientWidth"), f"{words!r} is cut off"
+    picture.evaluate(SETTLED)
     screenshot(scroll_to(explorer), f"{name}_after")
 
 
