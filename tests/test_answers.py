@@ -26,14 +26,14 @@ def numbers(value):
     """An answer as a float64 tensor of its own."""
     stacked = torch.stack(list(value)) if isinstance(value, list | tuple) and torch.is_tensor(value[0]) else (
         torch.as_tensor(value))
-    return stacked.detach().double().clone()
+    return stacked.double().clone()
 
 
 def one_percent_off(value, part):
     """An answer with one entry off by 1 % of itself; a zero by 1 % of the largest, or by 0.01 where all are zero."""
     moved = numbers(value)
     entries = moved.view(-1)
-    size, largest = entries[part % len(entries)].abs(), entries.abs().max()
+    size, largest = entries[part % len(entries)].abs().item(), entries.abs().max().item()
     if size <= 1e-9 * largest:  # a zero but for rounding
         size = largest if largest > 0 else 1
     entries[part % len(entries)] += 0.01 * size
@@ -126,6 +126,8 @@ def _():
     return "a"
 
 
+TIGHT = Exercise("4.2", rtol=1e-4)
+TIGHT.right(lambda: [1, 20])
 COUNT = Exercise("4.9", rtol=1e-4)
 COUNT.right(lambda: 1000)
 
@@ -161,6 +163,8 @@ def broken(mu, sigma):
     (PAIR, [1.0, torch.tensor([20.0])], "right"),
     (PAIR, [20, 1], NO + "The two are exchanged."),
     (EXACT, 0.2222, NO + "This is a third less."),
+    (EXACT, [0.2222], NO + "This is a third less."),
+    (TIGHT, [1.0003, 20], NO + "Entry 1 is off. " + LESS),
     (EXACT, 0.3333, NO + "Your answer is off. " + LESS),
     (ROW, lambda x: 2 * torch.eye(2) @ torch.tensor([1, x]).double(), "right"),
     (PAIR, [1, 21], NO + "Entry 2 is off, and it is none of the mistakes that are known here."),

@@ -94,7 +94,8 @@ class Exercise:
         typed = self.rtol if callable(given) else max(self.rtol, TYPED)
         for message, mistake in self.mistakes:
             made = (self._found(mistake if self.cases else mistake(), case) for case in cases)
-            if all(all(same(*pair, typed) for pair in zip(found, wrong)) for found, wrong in zip(answers, made)):
+            if all(same(shaped(*pair), pair[1], typed)
+                   for found, wrong in zip(answers, made) for pair in zip(found, wrong)):
                 return f"not yet right. {message}"
         pairs = [(found[0], wanted[0]) for found, wanted in zip(fitted, right)]
         off = [not self._same(*pair) for pair in pairs]  # where none is, it is the gradient

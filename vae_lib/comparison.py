@@ -6,7 +6,7 @@ import re
 import numpy as np
 import torch
 
-NEARLY = 9e-3  # how far numbers may be off that are told to be nearly right, as a share
+NEARLY = 9e-3  # how far off, as a share, numbers may be that are called nearly right
 ROUNDING = 1e-12  # how far a number may be off that should be zero
 MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is twice the answer.",
              0.5: "Yours is half of the answer.",
@@ -14,7 +14,7 @@ MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is 
 
 
 class Unwritten(Exception):
-    """An answer is still `...`, or a part of it: then the message says so."""
+    """An answer, or a part of it, is still `...` or None. The message says what a function returned."""
 
 
 def comparable(value):
@@ -50,7 +50,7 @@ def comparable(value):
 
 
 def same(found, wanted, rtol):
-    """Whether two answers are one: equal letters, or numbers of one shape, each within rtol of the wanted one."""
+    """Whether two answers are one: equal letters, or numbers of one shape, each `close` to the wanted one."""
     if isinstance(found, str) or isinstance(wanted, str):
         return isinstance(found, str) and isinstance(wanted, str) and found == wanted
     return found.shape == wanted.shape and found.numel() > 0 and bool(close(found, wanted, rtol).all())
@@ -68,7 +68,7 @@ def shaped(found, wanted):
 
 
 def close(found, wanted, rtol):
-    """Of each number of a tensor, whether it is within rtol of the wanted one, as a share: booleans of that shape."""
+    """Of each number, whether it is off by at most rtol of the wanted one, or of 1 % of the largest: booleans."""
     finite = wanted[wanted.isfinite()].abs()
     least = 0.01 * finite.max() if finite.any() else 1
     allowed = (rtol * wanted.abs().nan_to_num(posinf=0).clamp_min(least)).clamp_min(ROUNDING)
@@ -85,8 +85,9 @@ def relation(cases, pairs, rtol):
     for factor, message in MULTIPLES.items():
         if all(same(found, factor * wanted, rtol) for found, wanted in pairs):
             return message
-    if all(1 < len(wanted.unique()) == wanted.numel() <= 6 and same(found.reshape(-1).sort()[0], wanted.unique(), rtol)
-           for found, wanted in pairs):
+    if not all(same(found, wanted, rtol) for found, wanted in pairs) and all(
+            1 < len(wanted.unique()) == wanted.numel() <= 6
+            and same(found.reshape(-1).sort()[0], wanted.unique(), rtol) for found, wanted in pairs):
         return "The numbers are right, but they stand in another order."
     sizes = [_sizes(case) for case in cases]
     for power, message in ((1, "is summed that should be averaged"), (-1, "is averaged that should be summed")):

@@ -53,7 +53,8 @@ half_m_step = Exercise("3.1")
 def _():
     x, weights, path = X[:, 0], _tensor(0.5, 0.5), []
     means = _tensor(0, 0.3).requires_grad_()
-    for _ in range(31):  # in a mean m the average of log p(x) has the slope: share of its component (new m - m)
+    for _ in range(31):
+        # by a mean m, the slope of the average log p(x) is its component's share times (new m - m)
         log_px = _normals(x, weights, means, 1).logsumexp(-1).mean()
         path.append(log_px.detach())
         slope, = torch.autograd.grad(log_px, means)

@@ -119,7 +119,7 @@ def _best():
                            options={"xatol": 1e-6}).x
 
 
-best = Exercise("7.3", rtol=2e-4)  # of the price: the variance to four digits too
+best = Exercise("7.3", rtol=2e-4)  # of each number: four digits
 
 
 @best.right
@@ -196,7 +196,7 @@ water = Exercise("7.5", cases=CASES, rtol=1e-4)  # an interval may be halved unt
 
 
 def _with_rate(eigenvalues, level):
-    """The rate as the KL of a posterior, for an x whose squares are the eigenvalues, which is their average."""
+    """The rate as a KL to the prior: of the posterior of an x whose squares equal their averages, the eigenvalues."""
     lengths = (eigenvalues - level).clamp_min(0).sqrt()
     mu, covariance = LinearGaussian(lengths.diag(), 0 * lengths, level).posterior(eigenvalues.sqrt()[None])
     return [level, kl_divergence(Normal(mu, covariance.diagonal().sqrt()), Normal(0.0, 1.0)).sum()]

@@ -248,7 +248,7 @@ def _in_one_or_both(message, conv, dense):
 
 _in_one_or_both("a head is missing, or the linear layer with which the decoder begins: they have equally many weights.",
                 -3136 * 20, -144 * 20)
-_in_one_or_both("the biases of the first layer are counted, or of some more. They are added, not multiplied.",
+_in_one_or_both("biases are counted: those of the first layer, perhaps of more. They are added, not multiplied.",
                 32 * 14**2, 144)
 _in_one_or_both("the parameters that the page counts stand for the multiplications. Biases are among them, which "
                 "multiply nothing, and how often a weight is used does not show.", 238473 - 4083072, 235544 - 234432)

@@ -185,7 +185,7 @@ cold = Exercise("10.6", rtol=2e-4)
 
 @cold.right
 def _():
-    """Half of a squared length is distributed as the time of the 20th event, if one comes in each unit of time."""
+    """Half of a squared length is distributed as the time of the 20th event of a Poisson process with rate 1."""
     events = Poisson(torch.tensor(0.49 * 40 / 2, dtype=torch.float64))
     log_share = events.log_prob(torch.arange(20, 200).double()).logsumexp(0).item()  # of 20 events or more by then
     return [log_share, 40 * kl_of_toy(some=((0.0, 0.7),))]
