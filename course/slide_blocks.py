@@ -27,7 +27,7 @@ SHORT = 5  # lines that are too few for a slide of their own
 LEANS = re.compile(r"\s*(It|Its|They|Their|That|This|These|Those|So|Then|And|But|Such|Both)\b")  # on what stands before
 PREDICT = re.compile(r"<details><summary><b>(.+?)</b>(.+?)</summary>(.+?)<details><summary>(Answer)</summary>(.+?)"
                      r"</details>\s*</details>\s*", re.DOTALL)
-FOLDED = re.compile(r"\s*<details><summary>Answer</summary>((?:(?!<details>).)+)</details>\s*\Z", re.DOTALL)
+FOLDED = re.compile(r"\s*<details><summary>Answer</summary>((?:(?!</?details>).)+)</details>\s*\Z", re.DOTALL)
 PYTHON, SPANS = PythonLexer(), HtmlFormatter(nowrap=True)
 COLOURED = {"k", "kn", "kc", "ow", "nf", "nc", "s", "s1", "s2", "sa", "si", "mi", "mf", "c1"}
 
@@ -266,7 +266,7 @@ def blocks(cell, follower=None):
     if cell.cell_type == "code":
         return blocks_of_code(cell)
     leads = follower is not None and follower.cell_type == "code" and "figure" not in follower.metadata.get("tags", ())
-    if "<b>Predict" not in cell.source and (folded := FOLDED.search(cell.source)):
+    if folded := FOLDED.search(cell.source):
         *found, last = blocks_of_text(cell.source[:folded.start()], leads)
         return [*found, last._replace(note=last.note + said(folded[1]))]
     if "<details>" in cell.source:
