@@ -9,18 +9,20 @@ import copy
 import re
 from typing import NamedTuple
 
-HEADING = re.compile(r"^## (\d+\.\d+) (.+)\n\n\*(derive|compute|code|predict|debug), (\d+) minutes\*$", re.MULTILINE)
+HEADING = re.compile(r"^## ((?:\d+|[A-Z])\.\d+) (.+)\n\n\*(derive|compute|code|predict|debug), (\d+) minutes\*$",
+                     re.MULTILINE)
 TABLE = "## Exercises"
+SHORT = "00_vae_in_half_an_hour.ipynb"
 OPENINGS = {
-    "exercises": """# Exercises of page {number}: {question}
+    "exercises": """# Exercises of page {page}: {question}
 
 Run the set-up cell first. Write each answer where `...` stands, and run the cell with `answer` below it. It says
 whether the answer is right and, where that is known, which mistake it is. Two hints are folded under each statement.
-To read on: [page {number}](../{name}), or [the solutions](../solutions/{name}).""",
-    "solutions": """# Solutions to page {number}: {question}
+To read on: [page {page}](../{name}), or [the solutions](../solutions/{name}).""",
+    "solutions": """# Solutions to page {page}: {question}
 
 Each answer below is one of several good ones. Without the answers: [the exercises](../exercises/{name}). To read on:
-[page {number}](../{name}).""",
+[page {page}](../{name}).""",
 }
 WORDS = "*Your reasoning, in words and formulas:*"
 
@@ -40,9 +42,15 @@ def entries(notebook):
     return [Entry(number, title, kind, int(minutes)) for number, title, kind, minutes in HEADING.findall(text)]
 
 
+def letter(name):
+    """What the numbers of a page's exercises begin with: "4" for 04_gaussian_kl.ipynb, and "S" for the short 00."""
+    return "S" if name == SHORT else name.partition("_")[0].lstrip("0") or "0"
+
+
 def opening(edition, name, question):
     """The first cell of an edition."""
-    return OPENINGS[edition].format(number=name[:2], name=name, question=question)
+    page = "00, short" if name == SHORT else name.partition("_")[0]
+    return OPENINGS[edition].format(page=page, name=name, question=question)
 
 
 def table(notebook, name):

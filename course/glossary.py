@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from course import pages
+from course.exercises import SHORT
 
 TERMS = Path("course/web/terms.txt")
 LINE = re.compile(r"(.+?)(?: = (.+?))?(?: @ (\w+))?(?: -(\d))?(?: \+(\d))?")
@@ -72,7 +73,7 @@ def find(line):
         equation, texts = "", passages(path)
         for i, (heading, text) in enumerate(texts):
             equation = (pages.TAG.findall(text) or [equation])[-1]
-            if mark.search(text) and path.name != "00_vae_in_half_an_hour.ipynb":
+            if mark.search(text) and path.name != SHORT:
                 block = next(part for part in re.split(r"\n(?=- |\d+\. |\| )", whole(texts, i)) if mark.search(part))
                 said = sentences(block, mark, int(before or 0), int(after or 0))
                 said = re.sub(r"^This is ", f"({equation}) is ", said)

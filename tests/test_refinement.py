@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 
 from vae_lib.annealing import ais, importance_sandwich, own_images
-from vae_lib.evaluation import importance_estimates, nll
+from vae_lib.evaluation import average_estimates, importance_estimates, nll
 from vae_lib.exact import NonlinearModel
 from vae_lib.flow import FlowVAE, RealNVP
 from vae_lib.likelihoods import Gaussian
@@ -214,7 +214,7 @@ def test_a_refined_q_is_drawn_from_and_weighed_in_any_batches(refined):
     model, exact, q = refined
     log_px = exact.log_px(FEW.flatten(1))
     for batch_size in (1, 7, 64, 1000):
-        found = nll(model, FEW, 30, batch_size, q=q["full"], **QUIET)
+        found = average_estimates(importance_estimates(model, FEW, 30, batch_size, q=q["full"], **QUIET), 30)
         assert found.nll == pytest.approx(-log_px.mean().item(), abs=0.005)
         assert found.elbo == pytest.approx(-found.nll, abs=0.02) and found.kl > 1
     wide = Proposal(*q["diagonal"].parts()[:2], 1.5 * q["diagonal"].scale_tril)
@@ -231,8 +231,33 @@ def test_the_encoders_q_as_a_proposal_is_the_encoders_q():
     q, z = encoder_proposal(model, FEW), normals(3, 12, 2)
     mu, log_var = model.encoder(FEW)
     close(q.log_prob(z), MultivariateNormal(mu, log_var.exp().diag_embed()).log_prob(z), 1e-12)
-    with_q, without = (nll(model, FEW, 5000, q=proposal, **QUIET) for proposal in (q, None))
+    with_q, without = (nll(model, FEW, 5000, refine=given, **QUIET) for given in (lambda *args, **options: q, None))
     assert with_q.nll == pytest.approx(without.nll, abs=0.02) and with_q.elbo == pytest.approx(without.elbo, abs=0.1)
+
+
+def test_nll_draws_from_a_q_that_it_lets_refine():
+    """On an exact model the refined q is the posterior, and every draw has the same weight."""
+    model, exact = misled_vae()
+    with_q, without = (nll(model, FEW, 50, refine=given, **QUIET) for given in (partial(refine, family="full"), None))
+    log_px = exact.log_px(FEW.flatten(1)).mean().item()
+    assert with_q.nll == pytest.approx(-log_px, abs=0.005) and without.nll > with_q.nll + 0.01
+    assert with_q.effective_sample_size > 45 > 25 > without.effective_sample_size
+
+
+def test_nll_hands_its_options_on_to_what_refines():
+    seen, (model, _), prior = {}, misled_vae(), MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    options = dict(batch_size=7, seed=3, autocast=False, progress=False, prior=prior)
+    nll(model, FEW, 5, refine=lambda model, x, **given: seen.update(given) or encoder_proposal(model, x), **options)
+    assert seen == options
+
+
+@pytest.mark.parametrize("options, error, message", [
+    (dict(refine="full"), TypeError, "refine: wanted a function, got 'full'"),
+    (dict(refine=lambda *args, **options: 3), TypeError, "q: wanted a Proposal"),
+    (dict(refine=refine, num_samples=0), ValueError, "num_samples: wanted an integer, 1 or more, got 0")])
+def test_nll_refuses_what_does_not_refine(options, error, message):
+    with pytest.raises(error, match=message):
+        nll(misled_vae()[0], FEW, **options, **QUIET)
 
 
 def test_a_mixture_draws_its_components_by_their_weights():
@@ -391,7 +416,7 @@ def test_refine_refuses(options, message):
 @pytest.mark.parametrize("q, error, message", [
     (Proposal, TypeError, "q: wanted a Proposal"), ("full", TypeError, "q: wanted a Proposal"),
     (encoder_proposal(misled_vae()[0], X[:3]), ValueError, "q: wanted a Proposal for 12 images, .* got one for 3")])
-@pytest.mark.parametrize("function", [nll, importance_estimates, ais, partial(importance_sandwich, z=normals(12, 2))])
+@pytest.mark.parametrize("function", [importance_estimates, ais, partial(importance_sandwich, z=normals(12, 2))])
 def test_a_q_that_does_not_fit_is_refused(function, q, error, message):
     with pytest.raises(error, match=message):
         function(misled_vae()[0], FEW, q=q, **QUIET)

@@ -29,17 +29,17 @@ TYPED = 5e-4  # how far a mistake that is typed with four digits may be off
 class Exercise:
     """One exercise: its right answer, by a route of its own, and the mistakes that are known.
 
-    number: page and place, as in "2.1". cases: None for an exercise whose answer is a value; else tuples of
-    arguments, at each of which the reader's function must return what the right one returns. rtol: how far each
-    entry of an answer may be off, as a share of itself, or of 1 % of the largest one if that is more; 0.001 for
-    values, which are typed, and 1e-6 for functions, unless told otherwise. gradient: position of an argument; the
-    gradient of what the function returns, summed, with respect to this tensor must agree as well. A value may be a
-    number, a tensor, a list of numbers or a letter.
+    number: page and place, as in "2.1" or "A.1"; the short page 00 is "S". cases: None for an exercise whose answer is
+    a value; else tuples of arguments, at each of which the reader's function must return what the right one returns.
+    rtol: how far each entry of an answer may be off, as a share of itself, or of 1 % of the largest one if that is
+    more; 0.001 for values, which are typed, and 1e-6 for functions, unless told otherwise. gradient: position of an
+    argument; the gradient of what the function returns, summed, with respect to this tensor must agree as well. A value
+    may be a number, a tensor, a list of numbers or a letter.
 
     Raises ValueError for a number that is none, for no cases, and unless 0 <= rtol <= 0.005."""
 
     def __init__(self, number, cases=None, rtol=None, gradient=None):
-        if not re.fullmatch(r"\d+\.\d+", number):
+        if not re.fullmatch(r"(\d+|[A-Z])\.\d+", number):
             raise ValueError(f"number: wanted one such as '2.1', got {number!r}")
         if cases is not None and not (cases and all(isinstance(case, tuple) for case in cases)):
             raise ValueError(f"cases: wanted tuples of arguments, got {cases!r}")
@@ -173,8 +173,10 @@ def _float64():
 
 
 def exercises(page):
-    """The exercises of a page, a dict from number to `Exercise`. Raises ModuleNotFoundError where there are none."""
-    module = importlib.import_module(f"vae_lib.exercises.page_{int(page):02d}")
+    """The exercises of a page, such as "2" or "A": a dict from number to `Exercise`.
+
+    Raises ModuleNotFoundError where there are none."""
+    module = importlib.import_module(f"vae_lib.exercises.page_{page.zfill(2) if page.isdigit() else page}")
     return {each.number: each for each in vars(module).values() if isinstance(each, Exercise)}
 
 

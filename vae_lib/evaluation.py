@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vae_lib import latents
 from vae_lib.flow import FlowVAE
 from vae_lib.gaussian import kl_to_standard_normal, reparameterize
-from vae_lib.guards import density, finite_or_stop, integer, optional, takes, tensor
+from vae_lib.guards import density, finite_or_stop, function, integer, optional, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import elbo, log_prior, log_ratio, log_weights, sample_posterior
 
@@ -82,24 +82,27 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     return HeldOut(*parts.mean(1).tolist(), stderr=latents.stderr_of(parts[0]))
 
 
-def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None, q=None):
+@takes(num_samples=integer, refine=optional(function))
+def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None, refine=None):
     """Negative log-likelihood of each image by importance weighting, averaged over images: an NLL of floats, in nats.
 
     The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper bound
     on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time, so memory
     does not grow with either number; the draws depend on seed, batch size and number of samples. The model's memory
     format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the importance weights
-    are float32, with a `q` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
+    are float32, with `refine` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
     r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's
-    q(z|x) or, with a `q`, from that proposal for these images, as `refinement.refine` makes it. The expectation is an
-    upper bound with any q that was not chosen by these draws. Then the KL is an average over samples too, not a closed
-    form. Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for
-    other types, shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN. Equation (11.3);
-    Burda, Grosse & Salakhutdinov 2016, section 5.
+    q(z|x) or, with `refine`, from what this function makes for these images: `refinement.refine`, or
+    `partial(refine, family="mixture")`, which also gets batch_size, seed, autocast, progress and prior. The expectation
+    is an upper bound with any q that was not chosen by these draws. Then the KL is an average over samples too, not a
+    closed form. Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or
+    ValueError for other types, shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN.
+    Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5; Kim et al. 2018 for a q refined by image.
     """
     latents.check_vae(model, x, at_least=2)
-    estimates = importance_estimates(model, x, num_samples, batch_size, seed, autocast, progress, prior, q)
-    return average_estimates(estimates, num_samples)
+    common = dict(batch_size=batch_size, seed=seed, autocast=autocast, progress=progress, prior=prior)
+    q = None if refine is None else refine(model, x, **common)
+    return average_estimates(importance_estimates(model, x, num_samples, q=q, **common), num_samples)
 
 
 @takes(num_samples=integer)
@@ -116,7 +119,10 @@ def average_estimates(estimates, num_samples):
 @takes(num_samples=integer, batch_size=integer, prior=optional(density))
 def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None,
                          q=None):
-    """The estimates that `nll` averages, image by image. Arguments and errors as for `nll`, but N >= 1."""
+    """The estimates that `nll` averages, image by image. Arguments and errors as for `nll`, but N >= 1.
+
+    In place of `refine` it takes a `q`: None for the encoder's, or the Proposal for these images that `refine` made.
+    """
     latents.check_vae(model, x)
     check_prior(model, prior)
     if q is not None:

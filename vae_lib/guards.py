@@ -98,6 +98,13 @@ def one_of(*words):
     return guard
 
 
+def function(name, value):
+    """The function itself; TypeError unless it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name}: wanted a function, got {value!r}")
+    return value
+
+
 def optional(guard):
     """The guard of an argument that may be None."""
     return lambda name, value: None if value is None else guard(name, value)

@@ -1,8 +1,8 @@
 """q optimised image by image: how much of a bound's gap is the encoder's fault, and how much its family's.
 
 The encoder answers for an image at once. `refine` starts from that answer and climbs the ELBO of this one image. The
-model stays as it is, and so does p(x). The result is a Proposal to draw importance samples from: `evaluation.nll` takes
-it as `q`. `gaps` measures with it what the encoder's q misses. Pages 03, 08 and 11.
+model stays as it is, and so does p(x). The result is a Proposal to draw importance samples from: `evaluation.nll` calls
+`refine` for it. `gaps` measures with it what the encoder's q misses. Pages 03, 08 and 11.
 """
 
 import math

@@ -116,7 +116,7 @@ def open_solutions(app, doctree):
     app.env.metadata[app.env.docname] |= {"nosearch": True} if folder == "notebooks/solutions" else {}
     if folder == "notebooks/exercises":
         for section in doctree.findall(nodes.section):
-            if number := re.match(r"\d+\.\d+ ", section.next_node(nodes.title).astext()):
+            if number := re.match(r"(\d+|[A-Z])\.\d+ ", section.next_node(nodes.title).astext()):
                 address = app.builder.get_relative_uri(app.env.docname, f"notebooks/solutions/{stem}")
                 link = nodes.reference("", f"Solution {number[0].strip()}", refuri=f"{address}#{section['ids'][0]}")
                 section.append(nodes.paragraph("", "", link))
