@@ -93,6 +93,10 @@ TOTAL = Exercise("4.7", cases=[(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float6
 TOTAL.right(lambda x, n: n * x.sum())
 SLOPE = Exercise("4.8", cases=[(torch.tensor([1.0, -3.0], dtype=torch.float64),)], gradient=0)
 SLOPE.right(lambda x: x * x)
+BOTH = Exercise("4.8", cases=[(torch.tensor([2.0]).double(), torch.tensor([3.0]).double())], gradient=(0, 1))
+BOTH.right(lambda x, y: x * y)
+LONG = Exercise("4.8", cases=[tuple(torch.full((18,), 0.25).double() for _ in range(4))])
+LONG.right(lambda *parts: sum(parts).sum())
 SLOPE.mistake("The gradient is not a number.")(lambda x: x**2 + 0 * (x - x).sqrt())
 
 
@@ -209,6 +213,12 @@ def broken(mu, sigma):
     (SLOPE, lambda x: x.detach() ** 2,
      NO + "Case 1 of 1, at ([1, -3]): the value is right, its gradient is not: entry 1: wanted 2, got 0."),
     (SLOPE, SLOPE.mistakes[0][1], NO + SLOPE.mistakes[0][0]),
+    (BOTH, lambda x, y: y * x, "right"),
+    (BOTH, lambda x, y: x * y.detach(),
+     NO + "Case 1 of 1, at (2, 3): the value is right, its gradient by argument 2 is not: entry 1: wanted 2, got 0."),
+    (BOTH, lambda x, y: (x.detach() * y).tolist()[0],
+     NO + "Case 1 of 1, at (2, 3): the value is right, its gradient by argument 1 is not: entry 1: wanted 3, got 0."),
+    (LONG, lambda *parts: 0.5, NO + "Case 1 of 1: wanted 18, got 0.5."),
     (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
     (LETTER, " (B) ", "right"),
     (LETTER, "b.", "right"),

@@ -33,8 +33,8 @@ class Exercise:
     a value; else tuples of arguments, at each of which the reader's function must return what the right one returns.
     rtol: how far each entry of an answer may be off, as a share of itself, or of 1 % of the largest one if that is
     more; 0.001 for values, which are typed, and 1e-6 for functions, unless told otherwise. gradient: position of an
-    argument; the gradient of what the function returns, summed, with respect to this tensor must agree as well. A value
-    may be a number, a tensor, a list of numbers or a letter.
+    argument, or several; the gradients of what the function returns, summed, with respect to these tensors must agree
+    as well. A value may be a number, a tensor, a list of numbers or a letter.
 
     Raises ValueError for a number that is none, for no cases, and unless 0 <= rtol <= 0.005."""
 
@@ -47,7 +47,8 @@ class Exercise:
         not_negative("rtol", rtol)
         if rtol > 5e-3:
             raise ValueError(f"rtol: wanted at most 0.005, for an answer 1 % off is wrong, got {rtol}")
-        self.number, self.cases, self.rtol, self.gradient = number, cases, rtol, gradient
+        self.number, self.cases, self.rtol = number, cases, rtol
+        self.gradient = (gradient,) if isinstance(gradient, int) else gradient or ()
         self.solution, self.mistakes = None, []
 
     def right(self, function):
@@ -108,21 +109,22 @@ class Exercise:
         return f"not yet right. {said[0].upper()}{said[1:]}"
 
     def _found(self, given, case):
-        """What is compared: the answer to a case and, where that is asked for, its gradient."""
+        """What is compared: the answer to a case and, where that is asked for, its gradients."""
         if not callable(given):
             return [comparable(given)]
         case = list(copy.deepcopy(case))
-        if self.gradient is None:
+        if not self.gradient:
             return [comparable(given(*case))]
-        part = case[self.gradient].requires_grad_()
-        case[self.gradient] = part.clone()  # which a function may change in place
+        parts = [case[i].requires_grad_() for i in self.gradient]
+        for i, part in zip(self.gradient, parts):
+            case[i] = part.clone()  # which a function may change in place
         value = given(*case)
         found = comparable(value)
         if isinstance(value, list | tuple) and all(map(torch.is_tensor, value)):
             value = torch.stack(value)
         if not (torch.is_tensor(value) and value.requires_grad):
-            return [found, torch.zeros_like(part)]
-        return [found, torch.autograd.grad(value.sum(), part)[0]]
+            return [found, *map(torch.zeros_like, parts)]
+        return [found, *torch.autograd.grad(value.sum(), parts, allow_unused=True, materialize_grads=True)]
 
     def _same(self, found, wanted):
         return same(found, wanted, self.rtol)
@@ -130,12 +132,15 @@ class Exercise:
     def _place(self, i):
         if self.cases is None:
             return ""
-        return f"Case {i + 1} of {len(self.cases)}, at ({', '.join(map(brief, self.cases[i]))}): "
+        case = ", ".join(map(brief, self.cases[i]))
+        return f"Case {i + 1} of {len(self.cases)}" + f", at ({case})" * (len(case) <= 200) + ": "
 
     def _difference(self, answer, right, typed):
-        name, found, wanted = "", answer[0], right[0]
-        if self._same(found, wanted):
-            name, found, wanted = "the value is right, its gradient is not: ", answer[1], right[1]
+        i, name = next(i for i, pair in enumerate(zip(answer, right)) if not self._same(*pair)), ""
+        found, wanted = answer[i], right[i]
+        if i > 0:
+            argument = f" by argument {self.gradient[i - 1] + 1}" * (len(self.gradient) > 1)
+            name = f"the value is right, its gradient{argument} is not: "
         if isinstance(wanted, str):
             kind = "one of the letters that stand there" if isinstance(found, str) else "a letter"
             return f"wanted {kind}, got {brief(found)}."

@@ -179,9 +179,10 @@ def test_exercises(page, path):
         assert wanted in said(page, word)
         screenshot(page, f"{path.stem}_exercise{wanted.replace(':', '').replace(' ', '_')}")
     number, name = re.match(r'answer\("(.+)", (\w+)\)$', exercises.cells[other_word].source).groups()
-    known = answers.exercises(path.name[:2])[number]
+    page_of = number.partition(".")[0]
+    known = answers.exercises(page_of)[number]
     call = "()" if known.cases is None else ""
-    write(page, k, f"import vae_lib.answers\n{name} = vae_lib.answers.exercises({path.name[:2]!r})[{number!r}]"
+    write(page, k, f"import vae_lib.answers\n{name} = vae_lib.answers.exercises({page_of!r})[{number!r}]"
                    f".mistakes[0][1]{call}")
     browser.run_all(page)
     assert known.mistakes[0][0] in said(page, other_word)

@@ -39,6 +39,11 @@ def _(weight, low, high):
     return (2 * weight) ** -0.5 * (high - low)
 
 
+@claims.mistake("A deviation is a distance. It is divided by the length of the range, and low is not taken off.")
+def _(weight, low, high):
+    return ((2 * weight) ** -0.5 - low) / (high - low)
+
+
 outside = Exercise("A.2")
 
 
@@ -67,6 +72,24 @@ def _():
     return [0.5 / std**2, 2 * norm.sf(1, 0.8, std)]
 
 
+@outside.mistake("The first is the standard deviation. Asked is the weight, 1 over twice its square.")
+def _():
+    std = 1 / norm.isf(0.005)
+    return [std, norm.sf(1, 0.8, std)]
+
+
+@outside.mistake("The second is a percentage. Asked is a share, between 0 and 1.")
+def _():
+    std = 1 / norm.isf(0.005)
+    return [0.5 / std**2, 100 * norm.sf(1, 0.8, std)]
+
+
+@outside.mistake("The second is the share that stays inside.")
+def _():
+    std = 1 / norm.isf(0.005)
+    return [0.5 / std**2, norm.cdf(1, 0.8, std)]
+
+
 @outside.mistake("The second is for the article's own weight, 1. Asked is the weight that you have found.")
 def _():
     std = 0.5**0.5
@@ -74,7 +97,7 @@ def _():
 
 
 levels = Exercise("A.3", cases=[(torch.tensor([[-1.0, -0.503], [0.3, 1.0]]).double(),),
-                               (torch.tensor([-1.4, -0.992, -0.01, 0.77, 1.25]).double(),)])
+                               (torch.tensor([-1.4, -0.992, -0.8384, -0.01, 0.5, 0.77, 1.25]).double(),)])
 
 
 @levels.right
@@ -94,9 +117,16 @@ def _(images):
     return (127.5 * (images + 1)).round()
 
 
-@levels.mistake("The levels are rounded down. Then 255 is given for exactly 1 alone, and all else is too dark.")
+@levels.mistake("The levels are rounded down. Then 255 is given for exactly 1 alone, and where grey values are spread "
+                "evenly they lose half a level on average.")
 def _(images):
     return (127.5 * (images.clamp(-1, 1) + 1)).floor()
+
+
+@levels.mistake("The range is cut into 256 equal bins. Levels lie at its ends too, so there are 255 steps between them "
+                "all, and each value goes to the nearest.")
+def _(images):
+    return (128 * (images + 1)).floor().clamp(0, 255)
 
 
 @levels.mistake("This is the grey value on [0, 1], not yet one of 256 levels.")
@@ -131,6 +161,21 @@ def _(loss, pixels):
               "twice as high.")
 def _(loss, pixels):
     return loss + pixels / 2 * math.log(math.pi)
+
+
+@unit.mistake("This is `broken`: the constant of the Gaussian is missing, and the unit of the pixels is another.")
+def _(loss, pixels):
+    return loss
+
+
+@unit.mistake("The difference depends on the number of pixels. This one is for 4,096.")
+def _(loss, pixels):
+    return loss + 2048 * math.log(math.pi) - 4096 * math.log(2)
+
+
+@unit.mistake("The loss is in nats already. The change of unit changes the density, not the error over its variance.")
+def _(loss, pixels):
+    return loss / 4 + pixels / 2 * math.log(math.pi) - pixels * math.log(2)
 
 
 @unit.mistake("The change of unit has the wrong sign. On the shorter scale a density is higher, so its loss is lower.")

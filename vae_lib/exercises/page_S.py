@@ -47,6 +47,21 @@ def _():
     return [math.log1p(1e4), 2 + math.log10(math.expm1(20))]
 
 
+@draws.mistake("The second is the number itself. Asked is its logarithm to base 10.")
+def _():
+    return [math.log1p(1e4), 1e4 * math.expm1(20)]
+
+
+@draws.mistake("The second leaves the factor 10,000 out, one over the square of the error.")
+def _():
+    return [math.log1p(1e4), math.log10(math.expm1(20))]
+
+
+@draws.mistake("In the first the factor is one over the error. It is one over its square.")
+def _():
+    return [math.log1p(1e5), 4 + math.log10(math.expm1(20))]
+
+
 @draws.mistake("The second is a natural logarithm. Asked is the one to base 10, which counts the digits.")
 def _():
     return [math.log1p(1e4), math.log(1e4 * math.expm1(20))]
@@ -84,7 +99,17 @@ def _(std, width):
     return 0.5 * (width**2 - 1) * std.square().sum() - 0.5 * len(std) * math.log(width)
 
 
-each = Exercise("S.3", gradient=2, cases=[
+@width.mistake("This leaves the old part with sigma squared in: subtract it.")
+def _(std, width):
+    return 0.5 * width**2 * std.square().sum() - len(std) * math.log(width)
+
+
+@width.mistake("The logarithm counts twice: the half in front takes the 2 of log width^2 away.")
+def _(std, width):
+    return 0.5 * (width**2 - 1) * std.square().sum() - 2 * len(std) * math.log(width)
+
+
+each = Exercise("S.3", gradient=(1, 2), cases=[
     ((_random(n, pixels, seed=n) > 0).double(), _random(n, latents, seed=10 + n), _random(n, latents, seed=20 + n),
      _random(n, latents, seed=30 + n), _random(latents, pixels, seed=40 + n))
     for n, latents, pixels in ((3, 2, 5), (1, 4, 6))])
@@ -111,10 +136,43 @@ def _(x, mu, log_var, eps, weight):
     return _elbo(x, mu, log_var, mu, weight)
 
 
-@each.mistake("The value is right, but z was cut off from log_var, by `detach` or `no_grad`: the gradient of the first "
-              "term is missing, and the encoder would learn from the KL alone.")
+@each.mistake("The value is right, but z was cut off from the encoder, by `detach` or `no_grad`: the gradient of the "
+              "first term is missing, and the encoder would learn from the KL alone.")
 def _(x, mu, log_var, eps, weight):
     return _elbo(x, mu, log_var, (mu + (0.5 * log_var).exp() * eps).detach(), weight)
+
+
+@each.mistake("The value is right, but the draw is cut off from log_var: sigma would learn from the KL alone.")
+def _(x, mu, log_var, eps, weight):
+    return _elbo(x, mu, log_var, mu + ((0.5 * log_var).exp() * eps).detach(), weight)
+
+
+@each.mistake("The value is right, but the draw is cut off from mu: the mean would learn from the KL alone.")
+def _(x, mu, log_var, eps, weight):
+    return _elbo(x, mu, log_var, mu.detach() + (0.5 * log_var).exp() * eps, weight)
+
+
+@each.mistake("The value is right, but no gradient comes back at all: something on the way left the graph, such as "
+              "`no_grad`, `item` or numpy.")
+def _(x, mu, log_var, eps, weight):
+    return each.solution(x, mu, log_var, eps, weight).detach()
+
+
+@each.mistake("The logarithm of sigma is read from log_var, in the draw and in the KL. It is that of sigma squared.")
+def _(x, mu, log_var, eps, weight):
+    return _elbo(x, mu, 2 * log_var, mu + log_var.exp() * eps, weight)
+
+
+@each.mistake("The KL is averaged over the latents. It is a sum: each latent has its own price.")
+def _(x, mu, log_var, eps, weight):
+    kl = kl_divergence(Normal(mu, (0.5 * log_var).exp()), STANDARD)
+    return each.solution(x, mu, log_var, eps, weight) + kl.sum(1) - kl.mean(1)
+
+
+@each.mistake("The cross entropy is added as it is. It is minus the log probability of the pixels.")
+def _(x, mu, log_var, eps, weight):
+    kl = kl_divergence(Normal(mu, (0.5 * log_var).exp()), STANDARD).sum(1)
+    return -each.solution(x, mu, log_var, eps, weight) - 2 * kl
 
 
 @each.mistake("The pixels are averaged beside a summed KL: then the KL weighs as many times too much as there are "
@@ -148,7 +206,8 @@ narrower.letters(
 
 infinite = Exercise("S.5", cases=[
     (torch.tensor([[-110.0, -116.0], [-112.0, -90.0], [-109.5, -130.0]]).double(),),
-    (torch.tensor([[-1000.0], [-1001.0]]).double(),), (torch.tensor([[800.0, 2.0, -3.0]]).double(),)])
+    (torch.tensor([[-1000.0], [-1001.0]]).double(),), (torch.tensor([[800.0, 2.0, -3.0]]).double(),),
+    (torch.tensor([[-1000.0, 800.0, 3.0], [800.0, -1000.0, 3.5]]).double(),)])
 
 
 @infinite.right
@@ -171,6 +230,19 @@ def _(log_w):
                   "infinite there too.")
 def _(log_w):
     return log_w.exp().mean(0).log()
+
+
+@infinite.mistake("The shift is not the largest logarithm of the image but their mean: one of 800 beside one of -1000 "
+                  "is still too large for an exponential.")
+def _(log_w):
+    mean = log_w.mean(0)
+    return mean + (log_w - mean).exp().mean(0).log()
+
+
+@infinite.mistake("The shift is the first logarithm of the image. Where that is the smallest, the others overflow; "
+                  "take the largest.")
+def _(log_w):
+    return log_w[0] + (log_w - log_w[0]).exp().mean(0).log()
 
 
 @infinite.mistake("This averages over the images. Draws are in the rows, dimension 0.")
