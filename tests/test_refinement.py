@@ -253,7 +253,7 @@ def test_nll_hands_its_options_on_to_what_refines():
 
 @pytest.mark.parametrize("options, error, message", [
     (dict(refine="full"), TypeError, "refine: wanted a function, got 'full'"),
-    (dict(refine=lambda *args, **options: 3), TypeError, "q: wanted a Proposal"),
+    (dict(refine=lambda *args, **options: None), TypeError, "refine: wanted a Proposal, .* got None"),
     (dict(refine=refine, num_samples=0), ValueError, "num_samples: wanted an integer, 1 or more, got 0")])
 def test_nll_refuses_what_does_not_refine(options, error, message):
     with pytest.raises(error, match=message):
@@ -405,7 +405,7 @@ def test_progress_is_shown_unless_it_is_not_wanted(capsys):
     (dict(batch_size=0), "batch_size: wanted an integer, 1 or more, got 0"),
     (dict(prior=3), "prior: wanted a density"), (dict(seed=-1), "seed: wanted an integer, 0 or more, got -1"),
     (dict(x=X[0]), "x: wanted a floating-point tensor"),
-    (dict(start=3), "start: wanted a Proposal, as `refine` makes it, or None, got 3"),
+    (dict(start=3), "start: wanted a Proposal, as `refine` makes it, got 3"),
     (dict(start=encoder_proposal(misled_vae()[0], X[:3])), "start: wanted a Proposal for 12 images, .* got one for 3"),
 ])
 def test_refine_refuses(options, message):

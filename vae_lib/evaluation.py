@@ -92,16 +92,20 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the importance weights
     are float32, with `refine` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
     r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's
-    q(z|x) or, with `refine`, from what this function makes for these images: `refinement.refine`, or
-    `partial(refine, family="mixture")`, which also gets batch_size, seed, autocast, progress and prior. The expectation
-    is an upper bound with any q that was not chosen by these draws. Then the KL is an average over samples too, not a
-    closed form. Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or
-    ValueError for other types, shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN.
-    Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5; Kim et al. 2018 for a q refined by image.
+    q(z|x) or, with `refine`, from the Proposal that this function makes: `refinement.refine`, or a
+    `partial(refine, family="mixture")`. It is called with model, x, and this call's batch_size, seed, autocast,
+    progress and prior, by name; they override those of a partial. The expectation is an upper bound with any q that was
+    not chosen by these draws. With `refine` the KL is an average over samples too, not a closed form. Shapes: x
+    (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for other types,
+    shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN. Equation (11.3); Burda, Grosse &
+    Salakhutdinov 2016, section 5; Kim et al. 2018 for a q refined image by image.
     """
     latents.check_vae(model, x, at_least=2)
     common = dict(batch_size=batch_size, seed=seed, autocast=autocast, progress=progress, prior=prior)
-    q = None if refine is None else refine(model, x, **common)
+    q = None
+    if refine is not None:
+        q = refine(model, x, **common)
+        check_proposal("refine", q, x)
     return average_estimates(importance_estimates(model, x, num_samples, q=q, **common), num_samples)
 
 
@@ -156,7 +160,7 @@ def check_prior(model, prior):
 def check_proposal(name, q, x):
     """Refuse what is no proposal, or one for another number of images than x has: TypeError or ValueError."""
     if isinstance(q, type) or not all(hasattr(q, part) for part in ("sample", "log_prob", "__len__", "__getitem__")):
-        raise TypeError(f"{name}: wanted a Proposal, as `refine` makes it, or None, got {q!r}")
+        raise TypeError(f"{name}: wanted a Proposal, as `refine` makes it, got {q!r}")
     if len(q) != len(x):
         raise ValueError(f"{name}: wanted a Proposal for {len(x)} images, as many as x has, got one for {len(q)}")
 

@@ -5,7 +5,6 @@ import math
 import torch
 from scipy.stats import ttest_rel
 from torch import nn
-from torch.distributions import Normal, kl_divergence
 
 from vae_lib.answers import Exercise
 from vae_lib.models import dense_vae
@@ -32,6 +31,23 @@ def _(pixels, r):
     return max(1 + pixels * r, 1 - r)
 
 
+@limit.mistake("This is the eigenvalue of the vectors whose entries add up to zero. For r above 0 the vector of ones "
+               "has a larger one.")
+def _(pixels, r):
+    return 1 - r
+
+
+@limit.mistake("The matrix of ones has the eigenvalue D, but r times it is not the whole matrix: on its diagonal "
+               "stands 1.")
+def _(pixels, r):
+    return pixels * r
+
+
+@limit.mistake("This is a bound on every eigenvalue, and for r below 0 and more than two pixels none reaches it.")
+def _(pixels, r):
+    return 1 + (pixels - 1) * abs(r)
+
+
 @limit.mistake("This is the sum of all eigenvalues, the trace.")
 def _(pixels, r):
     return float(pixels)
@@ -56,14 +72,39 @@ def _():
     return [100 * left[24], 1 + next(i for i, share in enumerate(left) if share < 0.01), seen[24]]
 
 
-@running.mistake("In PyTorch `momentum` is the share of the new value: 0.1 come in, and 0.9 stay.")
+@running.mistake("Not a tenth of the start goes in each step, but a tenth of what is left.")
+def _():
+    return [0, 10, 9]
+
+
+@running.mistake("The old value counts 0.9 and the new one 0.1, not the other way round.")
 def _():
     return [100 * 0.1**25, 3, 9 - 8 * 0.1**25]
 
 
-@running.mistake("Not a tenth of the start goes in each step, but a tenth of what is left.")
+@running.mistake("The second is where the weight is one per cent exactly. Steps are whole, so round up.")
 def _():
-    return [0, 10, 9]
+    return [100 * 0.9**25, math.log(0.01) / math.log(0.9), 9 - 8 * 0.9**25]
+
+
+@running.mistake("The first is a share. Asked is a number of per cent.")
+def _():
+    return [0.9**25, 44, 9 - 8 * 0.9**25]
+
+
+@running.mistake("The first is what has arrived. Asked is what is left of the start.")
+def _():
+    return [100 - 100 * 0.9**25, 44, 9 - 8 * 0.9**25]
+
+
+@running.mistake("These are the numbers after 24 steps. The first step already takes a tenth of the start away.")
+def _():
+    return [100 * 0.9**24, 44, 9 - 8 * 0.9**24]
+
+
+@running.mistake("The third is a standard deviation. Asked is the variance.")
+def _():
+    return [100 * 0.9**25, 44, math.sqrt(9 - 8 * 0.9**25)]
 
 
 @running.mistake("After 43 steps 1.08 % are left, so it takes one more.")
@@ -76,53 +117,47 @@ def _():
     return [100 * 0.9**25, 44, 1 + 8 * 0.9**25]
 
 
-vitals = Exercise("B.3", cases=[
-    (torch.tensor([[2.0, 1.0, 0.0], [-1.5, 1.0, 0.02]]).double(),
-     torch.tensor([[-3.0, 0.0, -0.1], [-2.0, 0.0, 0.04]]).double()),
-    (torch.tensor([[1.0, 0.19], [-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]).double(),
-     torch.tensor([[-1.0, 0.0], [-2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]).double())])
+others = Exercise("B.3", cases=[
+    (torch.tensor([[-80.0, -300.0, -250.0], [-310.0, -95.0, -200.0], [-180.0, -400.0, -120.0]]).double(),),
+    (torch.tensor([[-1.0, -2.5], [-4.0, -1.5]]).double(),)])
 
 
-def _three(kl, square, counted=None):
-    active = ((kl if counted is None else counted) > 0.01).sum()
-    return torch.stack([kl.sum(), active.double(), square.mean()])
+@others.right
+def _(log_px_given_z):
+    rows = enumerate(log_px_given_z)
+    return torch.stack([row[i] - torch.cat([row[:i], row[i + 1:]]).mean() for i, row in rows])
 
 
-@vitals.right
-def _(mu, log_var):
-    q = Normal(mu, log_var.exp().sqrt())
-    return _three(kl_divergence(q, Normal(0.0, 1.0)).mean(0), q.mean**2 + q.variance)
+@others.mistake("The image's own code is among those that are averaged over. There are N - 1 others.")
+def _(log_px_given_z):
+    return log_px_given_z.diagonal() - log_px_given_z.mean(1)
 
 
-def _kl(mu, log_var):
-    return 0.5 * (mu**2 + log_var.exp() - log_var - 1)
+@others.mistake("This averages over columns: one code for all images. Wanted is one image under the codes of the "
+                "others, a row.")
+def _(log_px_given_z):
+    return others.solution(log_px_given_z.T)
 
 
-@vitals.mistake("A latent counts as active here if one image uses it. Average its KL over the images before you "
-                "compare.")
-def _(mu, log_var):
-    return _three(_kl(mu, log_var).mean(0), mu**2 + log_var.exp(), _kl(mu, log_var).amax(0))
+@others.mistake("This is the loss against the best of the others. Wanted is their average.")
+def _(log_px_given_z):
+    apart = log_px_given_z.clone().fill_diagonal_(-torch.inf)
+    return log_px_given_z.diagonal() - apart.amax(1)
 
 
-@vitals.mistake("The KL is averaged over the latents. It is a sum: each latent has its own price.")
-def _(mu, log_var):
-    kl = _kl(mu, log_var).mean(0)
-    return _three(kl, mu**2 + log_var.exp()) * torch.tensor([1 / len(kl), 1, 1])
+@others.mistake("The sign is turned: an image is better off with its own code, and the number should be positive.")
+def _(log_px_given_z):
+    return -others.solution(log_px_given_z)
 
 
-@vitals.mistake("The mean square leaves the width of q out. Draws of q scatter by sigma squared around mu.")
-def _(mu, log_var):
-    return _three(_kl(mu, log_var).mean(0), mu**2)
+@others.mistake("The others are added up. Divide by their number, N - 1.")
+def _(log_px_given_z):
+    return 2 * log_px_given_z.diagonal() - log_px_given_z.sum(1)
 
 
-@vitals.mistake("The square has log_var where its exponential belongs.")
-def _(mu, log_var):
-    return _three(_kl(mu, log_var).mean(0), mu**2 + log_var)
-
-
-@vitals.mistake("This counts the latents whose mean varies. Here a latent is active if its average KL exceeds 0.01.")
-def _(mu, log_var):
-    return _three(_kl(mu, log_var).mean(0), mu**2 + log_var.exp(), mu.var(0))
+@others.mistake("This is averaged over the images. Each image has a number of its own.")
+def _(log_px_given_z):
+    return others.solution(log_px_given_z).mean()
 
 
 held = Exercise("B.4")
@@ -151,7 +186,7 @@ held.letters(
     d="The codes of a fresh encoder differ by little and the noise between them is as wide as the prior, so they tell "
       "next to nothing about the image.")
 
-paired = Exercise("B.5", cases=[
+paired = Exercise("B.5", rtol=1e-4, cases=[
     (torch.tensor([-80.0, -120.0, -95.0, -140.0]).double(), torch.tensor([-82.0, -121.5, -98.0, -141.0]).double()),
     (torch.tensor([-1.0, 2.0, 4.0, -3.0, 0.5]).double(), torch.tensor([1.5, 2.5, -4.0, 0.0, -0.5]).double())])
 
@@ -182,6 +217,11 @@ def _(first, second):
 @paired.mistake("The standard deviation is divided by N, not by the root of N.")
 def _(first, second):
     return [(first - second).mean(), (first - second).std() / len(first)]
+
+
+@paired.mistake("The second is a variance. The standard error is its root.")
+def _(first, second):
+    return [(first - second).mean(), (first - second).var() / len(first)]
 
 
 @paired.mistake("The order is turned: a positive number should mean that the first is better.")
