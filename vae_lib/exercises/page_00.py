@@ -138,6 +138,16 @@ def _(x, logits):
     return clamped.solution(x, held + (logits - held).detach())
 
 
+@clamped.mistake("The exponential overflows at a logit of 1,000: log(1 + exp(a)) is infinite there. `softplus` is not.")
+def _(x, logits):
+    return (x * logits - (1 + logits.exp()).log()).sum((-3, -2, -1))
+
+
+@clamped.mistake("The sigmoid is rounded to 0 at such logits. Its logarithm is minus infinity, and this times 0 nan.")
+def _(x, logits):
+    return (x * logits.sigmoid().log() + (1 - x) * (-logits).sigmoid().log()).sum((-3, -2, -1))
+
+
 @clamped.mistake("This is the loss, not the log probability: no log probability of pixels is above zero.")
 def _(x, logits):
     return -clamped.solution(x, logits)

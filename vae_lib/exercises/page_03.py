@@ -159,6 +159,12 @@ def _(x, weights, means, variances):
     return torch.stack([weights, means, variances.sqrt()])
 
 
+@worse.mistake("The root was put on the new variances. It belongs where the E step takes a standard deviation.")
+def _(x, weights, means, variances):
+    weights, means, variances = _torch_round(x, weights, means, variances)
+    return torch.stack([weights, means, variances.sqrt()])
+
+
 @worse.mistake("The new variances are taken around the old means. This never falls, but it is no M step.")
 def _(x, weights, means, variances):
     new = _torch_round(x, weights, means, variances.sqrt())

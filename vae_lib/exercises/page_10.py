@@ -42,6 +42,18 @@ def _(mu, log_var, factor):
     return 0.5 * rise.sum(1).mean()
 
 
+@scaled.mistake("The logarithm of the factor is there once for all latents. Each latent has its own.")
+def _(mu, log_var, factor):
+    return 0.5 * (factor**2 - 1) * (mu**2 + log_var.exp()).sum(1).mean() - math.log(factor)
+
+
+@scaled.mistake("The logarithm of the variance is multiplied by the factor. It is not scaled but shifted, by the "
+                "logarithm of the factor's square.")
+def _(mu, log_var, factor):
+    before, after = mu**2 + log_var.exp() - log_var, (factor * mu) ** 2 + (factor * log_var).exp() - factor * log_var
+    return 0.5 * (after - before).sum(1).mean()
+
+
 gain = Exercise("10.2", rtol=2e-4)
 TOY = ((-1.4, 0.4), (0.8, 0.7))
 MEAN, SPREAD, INSIDE = -0.3, 1.1**2, (0.4**2 + 0.7**2) / 2
@@ -180,6 +192,17 @@ def _(mu, log_var):
     return torch.cov(mu.T) + log_var.exp().mean(0).diag()
 
 
+@covariance.mistake("The variance of an image is the exponential of its log_var: take the exponential before the "
+                    "average over images.")
+def _(mu, log_var):
+    return torch.cov(mu.T, correction=0) + log_var.mean(0).exp().diag()
+
+
+@covariance.mistake("The second moment of the means is not their covariance: the average mean has to be taken off.")
+def _(mu, log_var):
+    return mu.T @ mu / len(mu) + log_var.exp().mean(0).diag()
+
+
 cold = Exercise("10.6", rtol=2e-4)
 
 
@@ -205,6 +228,17 @@ def _():
 @cold.mistake("The squared length is taken as 0.7 times 40. What happens to a square when the vector is scaled by 0.7?")
 def _():
     return [stats.chi2.logcdf(0.7 * 40, 40), cold.solution()[1]]
+
+
+@cold.mistake("The first number is the logarithm of the share above that length. Asked is the share below.")
+def _():
+    return [stats.chi2.logsf(0.49 * 40, 40), cold.solution()[1]]
+
+
+@cold.mistake("In the second number the logarithm is that of tau. The formula has the logarithm of the variance, tau "
+              "squared.")
+def _():
+    return [cold.solution()[0], 20 * (0.49 - 1 - math.log(0.7))]
 
 
 @cold.mistake("The second number is the divergence of one latent. There are 40.")
