@@ -18,7 +18,7 @@ from course.exercises import SHORT
 PAGES = pages.paths(folder=pages.FOLDER)
 UNITS = re.compile(  # in which a slider may count; for a ratio or a logarithm, how it is to be read
     r"nats|pixels|images|dimensions|convolutions|count|index|digit|place|per image|grey value|standard deviations|"
-    r"\bstd\b|\bunits\b|share of|ratio of|decades|2 to this power|exponent of|multiples of|natural log|0 sum, 1")
+    r"\bstd\b|\bunits\b|share of|ratio of|log10|2 to this power|exponent of|multiples of|natural log|0 sum, 1")
 LIBRARY = [module.name for module in pkgutil.iter_modules(vae_lib.__path__) if not module.ispkg]
 each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 

@@ -93,12 +93,13 @@ def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progr
     are float32, with `refine` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
     r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's
     q(z|x) or, with `refine`, from the Proposal that this function makes: `refinement.refine`, or a
-    `partial(refine, family="mixture")`. It is called with model, x, and this call's batch_size, seed, autocast,
-    progress and prior, by name; they override those of a partial. The expectation is an upper bound with any q that was
-    not chosen by these draws. With `refine` the KL is an average over samples too, not a closed form. Shapes: x
-    (N, C, H, W), floats binarised or scaled as for training, N >= 2. Raises TypeError or ValueError for other types,
-    shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN. Equation (11.3); Burda, Grosse &
-    Salakhutdinov 2016, section 5; Kim et al. 2018 for a q refined image by image.
+    `partial(refine, family="mixture")`. It is called as refine(model, x, batch_size=, seed=, autocast=, progress=,
+    prior=) with this call's values, which override those of a partial. The expectation is an upper bound with any q
+    that was not chosen by these draws: `refine` has generators of its own, and so must yours, of other seeds. With
+    `refine` the KL is an average over samples too, not a closed form. Shapes: x (N, C, H, W), floats binarised or
+    scaled as for training, N >= 2. Raises TypeError or ValueError for other types, shapes and ranges and for NaN in x,
+    FloatingPointError where the model gives NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5; Kim
+    et al. 2018 for a q refined image by image.
     """
     latents.check_vae(model, x, at_least=2)
     common = dict(batch_size=batch_size, seed=seed, autocast=autocast, progress=progress, prior=prior)

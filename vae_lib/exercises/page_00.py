@@ -143,7 +143,7 @@ def _(x, logits):
     return (x * logits - (1 + logits.exp()).log()).sum((-3, -2, -1))
 
 
-@clamped.mistake("The sigmoid is rounded to 0 at such logits. Its logarithm is minus infinity, and this times 0 nan.")
+@clamped.mistake("The sigmoid is rounded to 0 at such logits. Its logarithm is minus infinity, 0 times which is nan.")
 def _(x, logits):
     return (x * logits.sigmoid().log() + (1 - x) * (-logits).sigmoid().log()).sum((-3, -2, -1))
 

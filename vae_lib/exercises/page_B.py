@@ -183,7 +183,7 @@ def _():
 held.letters(
     a="The decoder does learn: at least which pixels are often white. That is worth hundreds of nats.",
     c="What would move the KL? It depends on the encoder's weights alone, and the optimiser does not hold them.",
-    d="The codes of a fresh encoder differ by little and the noise between them is as wide as the prior, so they tell "
+    d="The codes of a fresh encoder hardly differ, and the noise around each is as wide as the prior, so they tell "
       "next to nothing about the image.")
 
 paired = Exercise("B.5", rtol=1e-4, cases=[
@@ -204,12 +204,13 @@ def _(first, second):
     return [first.mean() - second.mean(), ((first.var() + second.var()) / len(first)).sqrt()]
 
 
-@paired.mistake("This is the standard deviation of a difference. That of a mean of N is smaller by the root of N.")
+@paired.mistake("This is the standard deviation of one difference. That of a mean of N is less: divide by the root of "
+                "N.")
 def _(first, second):
     return [(first - second).mean(), (first - second).std()]
 
 
-@paired.mistake("The standard deviation divides by N - 1, since the mean was estimated from the same images.")
+@paired.mistake("The variance divides by N - 1, since the mean was estimated from the same images.")
 def _(first, second):
     return [(first - second).mean(), ((first - second).var(correction=0) / len(first)).sqrt()]
 
