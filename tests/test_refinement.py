@@ -252,7 +252,7 @@ def test_nll_hands_its_options_on_to_what_refines():
 
 
 @pytest.mark.parametrize("options, error, message", [
-    (dict(refine="full"), TypeError, "refine: wanted a function, got 'full'"),
+    (dict(refine="full"), TypeError, "refine: wanted a function, got str"),
     (dict(refine=lambda *args, **options: None), TypeError, "refine: wanted a Proposal, .* got None"),
     (dict(refine=refine, num_samples=0), ValueError, "num_samples: wanted an integer, 1 or more, got 0")])
 def test_nll_refuses_what_does_not_refine(options, error, message):

@@ -10,7 +10,7 @@ import math
 import torch
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal
-from vae_lib.guards import float64, integer, interval, positive, takes
+from vae_lib.guards import float64, function, integer, interval, positive, takes
 from vae_lib.likelihoods import Gaussian
 from vae_lib.models import dense_vae
 
@@ -158,8 +158,7 @@ class NonlinearModel:
     """
 
     def __init__(self, decode, variance, low=-10.0, high=10.0, points=4001):
-        if not callable(decode):
-            raise TypeError(f"decode: wanted a function of z, got {type(decode).__name__}")
+        function("decode", decode, "a function of z")
         points = integer("points", points, at_least=3)
         low, high = interval("low and high", (low, high))
         self.decode, self.variance = decode, positive("variance", variance)

@@ -98,10 +98,10 @@ def one_of(*words):
     return guard
 
 
-def function(name, value):
+def function(name, value, wanted="a function"):
     """The function itself; TypeError unless it can be called."""
     if not callable(value):
-        raise TypeError(f"{name}: wanted a function, got {value!r}")
+        raise TypeError(f"{name}: wanted {wanted}, got {type(value).__name__}")
     return value
 
 

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
+from vae_lib.guards import function
 from vae_lib.plotting import Picture, picture
 
 WIDTH, HEADING = 1000, 28  # of the small multiple and of the line over each of its pictures, in pixels
@@ -64,8 +65,7 @@ class Explorer:
     bad arguments, as slider and plotting.picture do."""
 
     def __init__(self, draw, over=None, stills=None, **controls):
-        if not callable(draw):
-            raise TypeError(f"draw: wanted a function that returns a figure and a text, got {type(draw).__name__}")
+        function("draw", draw, "a function that returns a figure and a text")
         if not controls:
             raise ValueError("controls: wanted at least one slider, got none")
         self.draw = draw

@@ -61,39 +61,39 @@ def _():
 
 @outside.mistake("The weight is 1 over twice the variance, not 1 over the variance.")
 def _():
-    std = 1 / norm.isf(0.005)
-    return [1 / std**2, norm.sf(1, 0.8, std)]
+    weight, share = outside.solution()
+    return [2 * weight, share]
 
 
 @outside.mistake("The second is twice too large: from a mean of 0.8 the lower edge is far away, and hardly a draw "
                  "leaves there.")
 def _():
-    std = 1 / norm.isf(0.005)
-    return [0.5 / std**2, 2 * norm.sf(1, 0.8, std)]
+    weight, share = outside.solution()
+    return [weight, 2 * share]
 
 
 @outside.mistake("The first is the standard deviation. Asked is the weight, 1 over twice its square.")
 def _():
-    std = 1 / norm.isf(0.005)
-    return [std, norm.sf(1, 0.8, std)]
+    weight, share = outside.solution()
+    return [(2 * weight) ** -0.5, share]
 
 
 @outside.mistake("The second is a percentage. Asked is a share, between 0 and 1.")
 def _():
-    std = 1 / norm.isf(0.005)
-    return [0.5 / std**2, 100 * norm.sf(1, 0.8, std)]
+    weight, share = outside.solution()
+    return [weight, 100 * share]
 
 
 @outside.mistake("The second is the share that stays inside.")
 def _():
-    std = 1 / norm.isf(0.005)
-    return [0.5 / std**2, norm.cdf(1, 0.8, std)]
+    weight, share = outside.solution()
+    return [weight, 1 - share]
 
 
 @outside.mistake("The second is for the article's own weight, 1. Asked is the weight that you have found.")
 def _():
     std = 0.5**0.5
-    return [0.5 * norm.isf(0.005) ** 2, norm.sf(1, 0.8, std) + norm.cdf(-1, 0.8, std)]
+    return [outside.solution()[0], norm.sf(1, 0.8, std) + norm.cdf(-1, 0.8, std)]
 
 
 levels = Exercise("A.3", cases=[(torch.tensor([[-1.0, -0.503], [0.3, 1.0]]).double(),),
