@@ -43,6 +43,20 @@ def test_weights_are_kept_whole_if_asked(tmp_path):
     assert_same_bits(weights_of(load_weights(small_conv_vae(seed=1), path)), weights_of(model))
 
 
+def test_a_layer_that_stands_in_two_places_is_kept(tmp_path):
+    def tied(seed):
+        model = small_vae(seed)
+        model.again = model.encoder.to_mu
+        return model
+
+    model, path = tied(0), tmp_path / "run.safetensors"
+    quiet(model, GREY, steps=2, batch_size=8, checkpoint=path)
+    save_weights(model, tmp_path / "weights.safetensors", half=False)
+    loaded = load_weights(tied(1), tmp_path / "weights.safetensors")
+    assert_same_bits(weights_of(loaded), weights_of(model))
+    assert loaded.again is loaded.encoder.to_mu
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     path, model = tmp_path / "weights.safetensors", small_vae()
     save_weights(small_vae(), path)

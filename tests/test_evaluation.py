@@ -475,6 +475,7 @@ def test_nll_shows_its_progress(capsys):
 @pytest.mark.parametrize("options, message", [
     (dict(num_samples=0), "num_samples: wanted an integer, 1 or more, got 0"),
     (dict(batch_size=1.5), "batch_size: wanted an integer, 1 or more, got 1.5"),
+    (dict(seed=1.5), "seed: wanted an integer, 0 or more, got 1.5"),
     (dict(x=X[:1]), r"^x: wanted .* N >= 2, got float64 of shape \(1, 1, 2, 3\)"),
 ])
 def test_nll_refuses(options, message):

@@ -147,6 +147,13 @@ def test_a_folder_that_may_not_be_written_keeps_what_it_has(run, tmp_path, save)
     assert [path.read_bytes() for path in run.parent.iterdir()] == [before]
 
 
+@pytest.mark.parametrize("save", SAVES, ids=["checkpoint", "weights", "beforehand"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_file(run, save):
+    path = run / "inner/run.safetensors"  # a file stands where the folder should be
+    with pytest.raises(OSError, match=f"Not a directory: '{path}'"):
+        save(path)
+
+
 def test_a_fit_finds_out_before_its_first_step(run, tmp_path):
     with as_nobody(tmp_path, run.parent, 0o555), pytest.raises(PermissionError, match="denied: 'runs/new'$"):
         quiet(small_vae(), GREY, steps=2, objective=never, batch_size=8, checkpoint="runs/new")

@@ -333,7 +333,7 @@ def test_importance_bounds_with_the_posterior_for_q_are_log_px():
     x, z = own_images(model, 5)
     mean, covariance = exact.posterior(x.flatten(1))
     q = Proposal(torch.zeros(5, 1), mean[:, None], torch.linalg.cholesky(covariance).expand(5, 1, 2, 2))
-    for bound in importance_sandwich(model, x, z, 2, q=q, **QUIET):
+    for bound in importance_sandwich(model, x, z, 2, q=q, batch_size=3, **QUIET):
         close(bound, exact.log_px(x.flatten(1)), 1e-9)
     for bound in ais(model, x, z, q=q, temperatures=4, chains=2, **QUIET):
         close(bound, exact.log_px(x.flatten(1)), 1e-9)
@@ -395,6 +395,10 @@ def test_progress_is_shown_unless_it_is_not_wanted(capsys):
         assert not capsys.readouterr().err
 
 
+START = encoder_proposal(misled_vae()[0], FEW)
+FULL = Proposal(START.logits, START.loc, START.scale_tril + torch.ones(2, 2).tril(-1))
+
+
 @pytest.mark.parametrize("options, message", [
     (dict(family="flow"), "family: wanted 'diagonal' or 'full' or 'mixture', got 'flow'"),
     (dict(steps=0), "steps: wanted an integer, 1 or more, got 0"),
@@ -405,6 +409,8 @@ def test_progress_is_shown_unless_it_is_not_wanted(capsys):
     (dict(batch_size=0), "batch_size: wanted an integer, 1 or more, got 0"),
     (dict(prior=3), "prior: wanted a density"), (dict(seed=-1), "seed: wanted an integer, 0 or more, got -1"),
     (dict(x=X[0]), "x: wanted a floating-point tensor"),
+    (dict(start=FULL, family="diagonal"), 'start: wanted, for "diagonal", one .* independent latents, got 1 of'),
+    (dict(start=START.repeated(3), family="diagonal"), "independent latents, got 3 of any covariance"),
     (dict(start=3), "start: wanted a Proposal, as `refine` makes it, got 3"),
     (dict(start=encoder_proposal(misled_vae()[0], X[:3])), "start: wanted a Proposal for 12 images, .* got one for 3"),
 ])

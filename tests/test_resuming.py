@@ -26,7 +26,7 @@ from small_runs import (
     weights_of,
 )
 
-from vae_lib.checkpoints import read_tensors, save_weights, write_tensors
+from vae_lib.checkpoints import name_of, read_tensors, save_weights, write_tensors
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg
 
@@ -206,6 +206,13 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path):
     torch.save({"settings": 1}, tmp_path / "run")
     with pytest.raises(ValueError, match="run is truncated or no safetensors file"):
         quiet(small_vae(), GREY, steps=5, batch_size=8, checkpoint=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("one, other", [
+    (small_vae(), small_vae(seed=1)), (torch.zeros(2000), torch.arange(2000) == 1000), (torch.ones(()), torch.ones(1))])
+def test_a_partial_with_other_numbers_is_another_objective(one, other):
+    names = [name_of(partial(dreg, vae=given)) for given in (one, other, one)]
+    assert names[0] == names[2] != names[1]
 
 
 @pytest.mark.parametrize("objective", [lambda model, x: noiseless(model, x), partial(lambda model, x: None), object()])

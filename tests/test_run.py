@@ -361,8 +361,8 @@ def test_a_page_that_is_not_there_is_named(course, place):
 
 @pytest.mark.parametrize("args, expected", [
     (["test", "04", "-x"], f"-m pytest --nbval {' '.join(FOUR)} -x"),
-    (["train", "conv", "--seed", "1"], "-m vae_lib.recipes train conv --seed 1"),
-    (["measure", "conv", "500"], "-m vae_lib.recipes measure conv 500"),
+    (["train", "conv", "--seed", "1"], "-m vae_lib.recording train conv --seed 1"),
+    (["measure", "conv", "500"], "-m vae_lib.recording measure conv 500"),
     (["benchmark", "--rounds", "1"], "tests/benchmarks/speed.py --rounds 1"),
     (["refresh", "04"], "-m course.pages refresh 04"),
     (["sample", "-x"], "-m pytest --nbval -n 2 --dist loadfile notebooks/09_conv.ipynb -x"),
@@ -412,7 +412,7 @@ def test_without_a_task_the_course_opens_in_jupyterlab(course, asked, monkeypatc
 
 def test_the_exit_status_is_that_of_the_task(course, monkeypatch):
     course.find_python()
-    monkeypatch.setenv("FAKE_FAILS", "vae_lib.recipes")
+    monkeypatch.setenv("FAKE_FAILS", "vae_lib.recording")
     assert start(course.ROOT, "train", "x").returncode == 1
     assert start(course.ROOT, "ledger").returncode == 0
 

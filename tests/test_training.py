@@ -324,7 +324,7 @@ def test_history_has_each_step_and_the_model_is_left_in_eval_mode():
 def test_bar_shows_the_bound_and_its_parts(capsys):
     history = fit(small_vae(), GREY, steps=5, batch_size=8, device="cpu")
     means = [sum(history[name]) / 5 for name in ("elbo", "log_px_given_z", "kl")]
-    assert "ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means) in capsys.readouterr().err
+    assert "bound {:.2f}, log p(x|z) {:.2f}, KL {:.2f} nats".format(*means) in capsys.readouterr().err
     quiet(small_vae(), GREY, steps=5, batch_size=8)
     assert capsys.readouterr().err == ""
 

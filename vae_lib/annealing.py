@@ -44,20 +44,23 @@ def own_images(model, num_images, seed=0):
         return model.likelihood.sample(model.decoder(z), generator), z
 
 
-@takes(num_samples=partial(integer, at_least=2))
-def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, seed=0, autocast=False, progress=True):
+@takes(num_samples=partial(integer, at_least=2), batch_size=integer)
+def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, seed=0, progress=True):
     """Bounds on log p(x) from importance weights: the lower one of num_samples - 1, the upper one with z among them.
 
     z (N, latent_dim) is the one that each image of x (N, C, H, W) was drawn with, from N(0, I); other arguments, and
-    errors, are those of `importance_estimates`. The bounds meet as num_samples grows. Equation (11.3) and exercise
-    11.1; Sobolev & Vetrov 2019.
+    errors, are those of `importance_estimates`. Networks run in float32, as z is a draw of that model's posterior. The
+    bounds meet as num_samples grows. Equation (11.3) and exercise 11.1; Sobolev & Vetrov 2019.
     """
-    q = encoder_proposal(model, x) if q is None else q
+    q = encoder_proposal(model, x, batch_size) if q is None else q
     check_proposal("q", q, x)
     tensor("z", z, len(x), q.loc.shape[-1])
-    lower = importance_estimates(model, x, num_samples - 1, batch_size, seed, autocast, progress, q=q).log_px
+    lower = importance_estimates(model, x, num_samples - 1, batch_size, seed, progress=progress, q=q).log_px
+    device = next(model.parameters(), x).device
     with evaluating(model):
-        log_w = log_joint(model, x, z.double(), autocast=autocast) - q.log_prob(z)
+        log_w = torch.cat([log_joint(model, images.to(device), own.to(device).double())
+                           for images, own in zip(x.split(batch_size), z.split(batch_size))])
+    log_w = log_w.to(x.device) - q.log_prob(z.to(x.device))
     upper = torch.logaddexp(lower + math.log(num_samples - 1), log_w) - math.log(num_samples)
     return Sandwich(lower, upper)
 
@@ -81,7 +84,7 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
     """
     latents.check_vae(model, x)
     check_prior(model, None)
-    q = encoder_proposal(model, x) if q is None else q
+    q = encoder_proposal(model, x, batch_size) if q is None else q
     check_proposal("q", q, x)
     if q.loc.shape[1] != 1:
         raise ValueError(f"q: wanted one Gaussian an image, got a mixture of {q.loc.shape[1]}")
@@ -125,7 +128,8 @@ def _target(model, x, q, u):
 def _run(target, betas, u, steps, leapfrogs, generator, backwards=False, adapt=False):
     """log w of chains that go from N(0, I) to the target or, backwards, from the target: (chains, N).
 
-    With adapt it changes `steps` (temperatures, N) instead, until moves are accepted as often as they should be.
+    With adapt it changes `steps` (temperatures, N) on the way, by a tenth at each temperature: the later ones grow
+    where more moves are accepted than ACCEPTED says, and shrink where fewer are.
     """
     log_w, state = 0.0, (u, *target(u))
     order = range(1, len(betas))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from vae_lib.files import write_whole
 from vae_lib.guards import finite_or_stop
@@ -53,7 +54,8 @@ def read_tensors(path):
 
 def write_tensors(path, tensors, texts=None):
     """Write tensors, and texts, by name to a safetensors file. FloatingPointError for a value that is not finite."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+               for name, value in tensors.items()}
     finite_or_stop(tensors, f"{path} was not written")
     write_whole(path, safetensors.torch.save(tensors, texts))
 
@@ -131,7 +133,7 @@ def name_of(objective):
     function, and an object without a repr of its own, as two of these cannot be told apart.
     """
     if isinstance(objective, partial):
-        given = [*map(repr, objective.args), *(f"{name}={value!r}" for name, value in objective.keywords.items())]
+        given = [*map(_shown, objective.args), *(f"{name}={_shown(it)}" for name, it in objective.keywords.items())]
         name = f"{name_of(objective.func)}({', '.join(given)})"
     elif isfunction(objective):
         name = f"{objective.__module__}.{objective.__qualname__}"
@@ -141,3 +143,14 @@ def name_of(objective):
         raise ValueError("objective: wanted, for a checkpoint, a function that is defined at the top of a module, a "
                          f"partial of one, or an object whose repr says which it is, got {name}")
     return name
+
+
+def _shown(value):
+    """The repr of an argument; behind a module or a tensor a checksum, as their reprs leave numbers out."""
+    tensors = value.state_dict().values() if isinstance(value, nn.Module) else [value]
+    if not all(isinstance(part, torch.Tensor) for part in tensors):
+        return repr(value)
+    checksum = 0
+    for part in tensors:
+        checksum = zlib.crc32(part.detach().cpu().flatten().view(torch.uint8).numpy(), checksum)
+    return f"{value!r} {checksum:08x}"

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vae_lib import latents
 from vae_lib.flow import FlowVAE
 from vae_lib.gaussian import kl_to_standard_normal, reparameterize
-from vae_lib.guards import density, finite_or_stop, function, integer, optional, takes, tensor
+from vae_lib.guards import count, density, finite_or_stop, function, integer, optional, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import elbo, log_prior, log_ratio, log_weights, sample_posterior
 
@@ -52,15 +52,15 @@ class NLL(NamedTuple):
     num_samples: int
 
 
-@takes(num_samples=integer, batch_size=integer, prior=optional(density))
+@takes(num_samples=integer, batch_size=integer, seed=count, prior=optional(density))
 def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
     """The ELBO of images not trained on, and its two parts: a HeldOut of floats, in nats per image.
 
-    Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Each image's ELBO is the
-    average over `num_samples` draws of z from q(z|x), never its value at the mean. The draws depend on seed
-    and batch size. With a `prior`, as for `nll`, the KL is less by log r(z) - log p(z) at the same draws. Raises
-    TypeError or ValueError for other types, shapes and ranges and for NaN in x, FloatingPointError where the model
-    gives NaN. Equations (2.7) and (10.4).
+    Shapes: x (N, C, H, W), floats binarised or scaled as for training, N >= 2. Each image's ELBO is the average over
+    `num_samples` draws of z from q(z|x), never its value at the mean. The draws depend on seed, batch size and number
+    of samples. With a `prior`, as for `nll`, the KL is less by log r(z) - log p(z) at the same draws. Raises TypeError
+    or ValueError for other types, shapes and ranges and for NaN in x, FloatingPointError where the model gives NaN.
+    Equations (2.7) and (10.4).
     """
     latents.check_vae(model, x, at_least=2)
     check_prior(model, prior)
@@ -86,20 +86,20 @@ def held_out_elbo(model, x, num_samples=1, batch_size=500, seed=0, prior=None):
 def nll(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None, refine=None):
     """Negative log-likelihood of each image by importance weighting, averaged over images: an NLL of floats, in nats.
 
-    The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper bound
-    on -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time, so memory
-    does not grow with either number; the draws depend on seed, batch size and number of samples. The model's memory
-    format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the importance weights
-    are float32, with `refine` float64, and sums over them are float64. p(z) is N(0, I) or, with a `prior`, the density
-    r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples come from the encoder's
-    q(z|x) or, with `refine`, from the Proposal that this function makes: `refinement.refine`, or a
-    `partial(refine, family="mixture")`. It is called as refine(model, x, batch_size=, seed=, autocast=, progress=,
+    The estimate is minus log of the mean of num_samples weights p(x, z) / q(z|x). Its expectation is an upper bound on
+    -log p(x) that falls with num_samples. `batch_size` pairs of image and sample are decoded at a time, so memory does
+    not grow with either number, but for the q of `refine`; the draws depend on seed, batch size and number of samples.
+    The model's memory format is contiguous afterwards. Networks run in float32 or, with autocast, in bfloat16; the
+    importance weights are float32, with `refine` float64, and sums over them are float64. p(z) is N(0, I) or, with a
+    `prior`, the density r(z) whose logarithm its method log_prob gives: (..., latent_dim) to (...), in nats. Samples
+    come from the encoder's q(z|x) or, with `refine`, from the Proposal that this function makes: `refinement.refine`,
+    or a `partial(refine, family="mixture")`. It is called as refine(model, x, batch_size=, seed=, autocast=, progress=,
     prior=) with this call's values, which override those of a partial. The expectation is an upper bound with any q
     that was not chosen by these draws: `refine` has generators of its own, and so must yours, of other seeds. With
     `refine` the KL is an average over samples too, not a closed form. Shapes: x (N, C, H, W), floats binarised or
     scaled as for training, N >= 2. Raises TypeError or ValueError for other types, shapes and ranges and for NaN in x,
-    FloatingPointError where the model gives NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5; Kim
-    et al. 2018 for a q refined image by image.
+    FloatingPointError where the model gives NaN. Equation (11.3); Burda, Grosse & Salakhutdinov 2016, section 5; Kim et
+    al. 2018 for a q refined image by image.
     """
     latents.check_vae(model, x, at_least=2)
     common = dict(batch_size=batch_size, seed=seed, autocast=autocast, progress=progress, prior=prior)
@@ -121,7 +121,7 @@ def average_estimates(estimates, num_samples):
     return NLL(-nll, latents.stderr_of(estimates.log_px), size, log_px_given_z - kl, log_px_given_z, kl, num_samples)
 
 
-@takes(num_samples=integer, batch_size=integer, prior=optional(density))
+@takes(num_samples=integer, batch_size=integer, seed=count, prior=optional(density))
 def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, autocast=False, progress=True, prior=None,
                          q=None):
     """The estimates that `nll` averages, image by image. Arguments and errors as for `nll`, but N >= 1.
@@ -147,7 +147,7 @@ def importance_estimates(model, x, num_samples=500, batch_size=500, seed=0, auto
                 bar.update(len(chosen))
     finally:
         model.to(memory_format=torch.contiguous_format)
-    estimates = ImportanceEstimates(*torch.cat(results, dim=1))
+    estimates = ImportanceEstimates(*torch.cat(results, dim=1).to(x.device))
     finite_or_stop(estimates._asdict(), latents.DIVERGED)
     return estimates
 
@@ -160,7 +160,8 @@ def check_prior(model, prior):
 
 def check_proposal(name, q, x):
     """Refuse what is no proposal, or one for another number of images than x has: TypeError or ValueError."""
-    if isinstance(q, type) or not all(hasattr(q, part) for part in ("sample", "log_prob", "__len__", "__getitem__")):
+    parts = "loc", "to", "sample", "log_prob", "__len__", "__getitem__"
+    if isinstance(q, type) or not all(hasattr(q, part) for part in parts):
         raise TypeError(f"{name}: wanted a Proposal, as `refine` makes it, got {q!r}")
     if len(q) != len(x):
         raise ValueError(f"{name}: wanted a Proposal for {len(x)} images, as many as x has, got one for {len(q)}")

@@ -36,8 +36,8 @@ def refuse_unwritable(*paths):
 @contextmanager
 def _room_for(path):
     """Make the folder of a file; any OSError meanwhile names that file, and none beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

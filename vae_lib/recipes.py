@@ -1,9 +1,9 @@
 """The recipes of recorded training runs on MNIST, and the weights and logs of these runs (pages 09 to 12).
 
-The files lie in vae_lib/weights/: NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recipes train
-conv_mnist` repeats a run, and `python -m vae_lib.recipes measure six_minutes 5000` adds the likelihood of the test set,
-from that many importance samples, to its log: module `recording`. With `--refined` each image gets a q of its own for
-them, and `--gaps 200` splits the gap of the ELBO on 200 test digits. `--seed 1` after either is a run of its own.
+The files lie in vae_lib/weights/: NAME.safetensors (float16) and NAME.json, the log. `python -m vae_lib.recording train
+conv_mnist` repeats a run, and `python -m vae_lib.recording measure six_minutes 5000` adds the likelihood of the test
+set, from that many importance samples, to its log: module `recording`. With `--refined` each image gets a q of its own
+for them, and `--gaps 200` splits the gap of the ELBO on 200 test digits. `--seed 1` after either is a run of its own.
 """
 
 import copy
@@ -127,8 +127,9 @@ def training_log(name, seed=0):
 
     The history has the mean of each epoch, in nats, of the stage's objective and its parts; "nll" has the results of
     `measure`, by number of samples, "nll_refined" those with a refined q, and "gaps" the parts of the ELBO's gap, by
-    number of images. "weights" is the checksum of the weights that were measured. Raises ValueError for an unknown
-    recipe, FileNotFoundError for a seed that was not run.
+    number of images. "weights" is the checksum of the weights that were measured (with that of the VAE behind, for a
+    prior alone); some logs of other seeds lack it. Raises ValueError for an unknown recipe, FileNotFoundError for a
+    seed that was not run.
     """
     recipe(name)
     return read_log(log_path(name, seed, WEIGHTS))
@@ -181,8 +182,3 @@ def log_path(name, seed, folder):
 def run_name(name, seed):
     """The name of a run's files: a recipe's own seed is 0."""
     return name if seed == 0 else f"{name}-seed{seed}"
-
-
-if __name__ == "__main__":
-    from vae_lib.recording import main
-    main()

@@ -2,7 +2,7 @@
 
 The encoder answers for an image at once. `refine` starts from that answer and climbs the ELBO of this one image. The
 model stays as it is, and so does p(x). The result is a Proposal to draw importance samples from: `evaluation.nll` calls
-`refine` for it. `gaps` measures with it what the encoder's q misses. Pages 03, 08 and 11.
+`refine` for it. `gaps` measures with it what the encoder's q misses. Page 11; the gap that it splits is (3.12).
 """
 
 import math
@@ -147,7 +147,8 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
     batch_size  pairs of image and sample that are decoded at a time, as in `nll`: it bounds memory
     autocast    whether networks run in bfloat16, as in `nll`
     start       the Proposal to begin with, whose components, if more than one, stay as many. None: for "diagonal" the
-                encoder's, for "full" the refined "diagonal", for "mixture" the refined "full", by these arguments
+                encoder's, for "full" the refined "diagonal", for "mixture" the refined "full", by these arguments. To
+                go on from a q of the same family give another seed: the same one repeats the draws of its climb
 
     Where a climb's end is worse than its start by more than two standard errors, on eight fresh sets of num_samples
     draws with the same noise for both, the image keeps its start. So no family's ELBO is below the one before by more
@@ -168,6 +169,9 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
         start = refine(model, x, before, steps, num_samples, learning_rate, components, spread, batch_size, seed,
                        autocast, progress, prior)
     check_proposal("start", start, x)
+    if family == "diagonal" and (start.loc.shape[1] > 1 or start.scale_tril.tril(-1).any()):
+        raise ValueError('start: wanted, for "diagonal", one Gaussian an image with independent latents, got '
+                         f"{start.loc.shape[1]} of any covariance")
     device = next(model.parameters(), x).device
     generator = stream(device, 1 + FAMILIES.index(family), seed)
     number = start.loc.shape[1]

@@ -46,7 +46,8 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     ema          decay rate of an exponential moving average of weights and batch-norm statistics, which the model
                  has at the end in place of the last ones: those after step t have a weight in proportion to
                  ema ** -t, and those before the first step have none
-    muon         whether Muon takes the filters of 2-d convolutions, at the same learning rate; Adam takes the rest
+    muon         whether Muon takes weights with four dimensions, as filters of 2-d convolutions have, at the same
+                 learning rate; Adam takes the rest
     autocast     whether networks compute in bfloat16; weights, likelihood and KL stay float32
     device       where to train, by default CUDA if there is any; the model then returns to where it was
     checkpoint   file to write every `checkpoint_every` steps (default: an epoch) and at the end; the objective must
@@ -206,7 +207,7 @@ class Record:
         """The means over the last 100 steps, in words."""
         self.settle()
         means = [sum(values[-100:]) / len(values[-100:]) for values in self.history.values()]
-        return "ELBO {:.2f} = {:.2f} - {:.2f} nats".format(*means)
+        return "bound {:.2f}, log p(x|z) {:.2f}, KL {:.2f} nats".format(*means)
 
 
 @contextmanager
