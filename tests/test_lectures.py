@@ -126,7 +126,7 @@ def test_what_is_pulled_is_what_stands_there():
     assert lectures.homework("4.1", "4.2").startswith("At home, 20 minutes:")
     assert lectures.vote("08", "which part of the gap") == "**Vote:** which part of the gap is the larger one? (b)"
     assert lectures.sliders("02", mu=-2.1, log_var=-2) == "`mu` -2.1, `log_var` -2"
-    assert lectures.time("04", "run") == "15 seconds" and lectures.time("04", "read") == "52 minutes"
+    assert lectures.time("04", "run") == "fifteen seconds" and lectures.time("04", "read") == "52 minutes"
 
 
 def test_the_template_types_nothing_that_the_pages_say():

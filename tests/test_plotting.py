@@ -1,7 +1,6 @@
 import base64
 import io
 
-import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -10,17 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 from PIL import Image
+from screen import no_screen  # noqa: F401
 
 from vae_lib import plotting
-
-
-@pytest.fixture(autouse=True)
-def no_screen():
-    """Every test draws without a screen, and begins in matplotlib's own style."""
-    with matplotlib.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
 
 
 def small_figure(size=(4, 3)):

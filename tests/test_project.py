@@ -89,13 +89,13 @@ def test_what_the_library_imports_is_declared():
     providers = importlib.metadata.packages_distributions()
     library = {canonicalize_name(requirement.name) for requirement in LIBRARY}
     tools = library | {canonicalize_name(requirement.name) for requirement in EXTRA}
-    for path in sorted([*(ROOT / "vae_lib").glob("*.py"), *(ROOT / "course").glob("*.py")]):
+    for path in sorted([*(ROOT / "vae_lib").rglob("*.py"), *(ROOT / "course").glob("*.py")]):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
         tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"vae_lib", "course"}
         for top in tops:
-            declared = tools if path.parent.name == "course" else library
+            declared = tools if path.is_relative_to(ROOT / "course") else library
             packages = {canonicalize_name(name) for name in providers[top]}
             assert declared & packages, f"{path.name} imports {top}"
 
@@ -164,7 +164,7 @@ def test_the_wheel_holds_every_module_weight_and_licence(tmp_path):
     subprocess.run([PYTHON, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     wheel, = (tmp_path / "out").glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    files = [*tmp_path.glob("vae_lib/*.py"), *tmp_path.glob("vae_lib/weights/*.safetensors")]
+    files = [*tmp_path.glob("vae_lib/**/*.py"), *tmp_path.glob("vae_lib/weights/*.*")]
     assert {str(path.relative_to(tmp_path)) for path in files} <= held
     assert sorted(Path(name).name for name in held if "/licenses/" in name) == ["LICENSE", "LICENSE-text"]
 

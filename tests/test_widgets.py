@@ -5,7 +5,6 @@ import weakref
 from pathlib import Path
 
 import ipywidgets
-import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -15,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 from redrawing import assert_every_control_redraws
+from screen import no_screen  # noqa: F401
 
 from course.browser import chromium
 from vae_lib.widgets import Explorer, slider
@@ -45,14 +45,6 @@ def explorers_that_redraw(notebook):
     NotebookClient(page, timeout=180, kernel_name="python3",
                    resources={"metadata": {"path": str(notebook.parent)}}).execute()
     return int(page.cells[-1].outputs[0].text)
-
-
-@pytest.fixture(autouse=True)
-def no_screen():
-    with matplotlib.rc_context():
-        plt.switch_backend("agg")
-        yield
-        plt.close("all")
 
 
 def bell(mean=0.0, width=1.0, points=50):

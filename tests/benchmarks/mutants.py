@@ -37,6 +37,7 @@ from mutmut.mutation.mutators import mutation_operators
 TESTS, ROOT = Path(__file__).parents[1:3]
 MODULES = "gaussian likelihoods objectives loss_translator exact mixture evaluation flow".split()
 RESULT, REASONS = (Path(__file__).with_suffix(suffix) for suffix in (".txt", ".toml"))
+NOTE = "Each module, and its lines, as they were when it was last examined."
 ALSO = {"evaluation": ["refinement"]}  # modules whose tests are its tests, too
 OPTIONS = "-x -q --noconftest --assert=plain -p no:cacheprovider -o addopts= -o pythonpath=.".split()
 OPTIONS += ["-k", "not five_thousand_samples"]  # starts a Python of its own, which would not see the mutant
@@ -147,9 +148,10 @@ def main():
         row = f"{module:<15} {number:>7} {number - len(survivors):>6} {1 - len(survivors) / number:>8.1%}\n\n"
         parts[module] = row + "".join(f"line {place}: {before}\n  ->  {after}\n  why {reasons.get(after, '?')}\n\n"
                                       for place, before, after in survivors)
-        parts = {name: parts[name] for name in MODULES if name in parts}
+        parts = {name: parts[name] for name in dict.fromkeys([*MODULES, *parts]) if name in parts}
         table = [f"{'module':<15} mutants killed    share", *(part.splitlines()[0] for part in parts.values())]
-        RESULT.write_text("\n".join(table) + "\n\n" + "".join(f"== {name}\n{part}" for name, part in parts.items()))
+        sections = [f"== {name}\n{part}" for name, part in parts.items()]
+        RESULT.write_text("\n".join([*table, "", NOTE, "", ""]) + "".join(sections))
 
 
 if __name__ == "__main__":

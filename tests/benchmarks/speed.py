@@ -3,15 +3,13 @@
 It needs the full MNIST. All ways take turns, several rounds long, and each is represented by its fastest round, so
 that what else the machine does weighs little. Options: --rounds N, --steps N (of the article's network in a round).
 
-WANTED says how much time, in units of fit's, the others should take at least. speed.txt keeps one run. In it three
-are short: the stock loop, 2.5 of 3.5, pythae, 1.6 of 2, and the article's loop, 2.1 of 3. In three runs before, the
-stock loop had 2.9 to 3.3, pythae 1.5 to 1.6, and the article's loop enough. A bare step with these
-products of matrices, in float32, takes too much of that time by itself. (In these runs fit kept freed memory with the
-process, which it does no more, so a bare step need not be the faster of the two.) Tried, on a processor that
-multiplies in bfloat16: to round the factors of products to bfloat16 took a tenth off at best, and next to nothing in
-the kept run ("fit, medium", after PyTorch's name for it); fit with objective=torch.compile(elbo) took up to a tenth
-off, both together up to a sixth, after 20 s to start; autocast took a tenth more, and flushing denormal numbers, or
-threads that never sleep (OMP_WAIT_POLICY=active), changed nothing.
+WANTED is our aim: how much time, in units of fit's, the others should take at least. speed.txt keeps one run. In it
+three are short: the stock loop, 2.5 of 3.5, pythae, 1.6 of 2, and the article's loop, 2.1 of 3. A bare step with these
+products of matrices, in float32, takes too much of that time by itself. (All keep freed memory with the process, as
+`run.py` tells glibc to.) Tried, on a processor that multiplies in bfloat16: to round the factors of products to
+bfloat16 took a tenth off at best, and next to nothing in the kept run ("fit, medium", after PyTorch's name for it); fit
+with objective=torch.compile(elbo) took up to a tenth off, both together up to a sixth, after 20 s to start; autocast
+took a tenth more, and flushing denormal numbers, or threads that never sleep (OMP_WAIT_POLICY=active), changed nothing.
 
 The article's loop computes in float32 and resizes as it goes. fit computes in bfloat16, on images that were resized
 beforehand; that takes seconds for all 60,000, and is not timed.
