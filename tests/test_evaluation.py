@@ -155,6 +155,7 @@ def test_images_that_are_refused(function, x, error, message):
     ({"num_samples": 0}, ValueError, "num_samples: wanted an integer, 1 or more, got 0"),
     ({"num_samples": 1.0}, ValueError, "num_samples: wanted an integer, 1 or more, got 1.0"),
     ({"batch_size": 0}, ValueError, "batch_size: wanted an integer, 1 or more, got 0"),
+    ({"seed": -1}, ValueError, "seed: wanted an integer, 0 or more, got -1"),
 ])
 def test_held_out_elbo_refuses(options, error, message):
     with pytest.raises(error, match=message):

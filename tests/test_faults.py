@@ -148,9 +148,10 @@ def test_a_folder_that_may_not_be_written_keeps_what_it_has(run, tmp_path, save)
 
 
 @pytest.mark.parametrize("save", SAVES, ids=["checkpoint", "weights", "beforehand"])
-def test_a_folder_that_cannot_be_made_is_named_with_the_file(run, save):
-    path = run / "inner/run.safetensors"  # a file stands where the folder should be
-    with pytest.raises(OSError, match=f"Not a directory: '{path}'"):
+@pytest.mark.parametrize("name", ["run.safetensors", "inner/run.safetensors"])
+def test_a_folder_that_cannot_be_made_is_named_with_the_file(run, save, name):
+    path = run / name  # a file stands where the folder should be
+    with pytest.raises(NotADirectoryError, match=f"Not a directory: '{path}'"):
         save(path)
 
 

@@ -409,8 +409,8 @@ FULL = Proposal(START.logits, START.loc, START.scale_tril + torch.ones(2, 2).tri
     (dict(batch_size=0), "batch_size: wanted an integer, 1 or more, got 0"),
     (dict(prior=3), "prior: wanted a density"), (dict(seed=-1), "seed: wanted an integer, 0 or more, got -1"),
     (dict(x=X[0]), "x: wanted a floating-point tensor"),
-    (dict(start=FULL, family="diagonal"), 'start: wanted, for "diagonal", one .* independent latents, got 1 of'),
-    (dict(start=START.repeated(3), family="diagonal"), "independent latents, got 3 of any covariance"),
+    (dict(start=FULL, family="diagonal"), 'start: wanted, for "diagonal", one .* independent latents, got correlated'),
+    (dict(start=START.repeated(3), family="diagonal"), "independent latents, got 3 Gaussians"),
     (dict(start=3), "start: wanted a Proposal, as `refine` makes it, got 3"),
     (dict(start=encoder_proposal(misled_vae()[0], X[:3])), "start: wanted a Proposal for 12 images, .* got one for 3"),
 ])
@@ -442,6 +442,7 @@ def test_annealing_refuses_a_vae_with_a_prior_of_its_own(function):
     (ais, dict(q=encoder_proposal(misled_vae()[0], FEW).repeated(3)), "q: wanted one Gaussian an image, got a mix.* 3"),
     (ais, dict(z=torch.zeros(12, 3)), r"z: wanted .* of shape \(12, 2\), got float32 of shape \(12, 3\)"),
     (importance_sandwich, dict(z=torch.zeros(2, 2)), r"z: wanted .* of shape \(12, 2\)"),
+    (importance_sandwich, dict(z=torch.zeros(12, 2), batch_size=0), "batch_size: wanted an integer"),
     (importance_sandwich, dict(z=torch.zeros(12, 2), num_samples=1), "num_samples: wanted an integer, 2 or more"),
     (gaps, dict(elbo_samples=0), "elbo_samples: wanted an integer, 1 or more, got 0"),
     (gaps, dict(num_samples=0), "num_samples: wanted an integer, 1 or more, got 0"),

@@ -209,10 +209,19 @@ def test_a_pickle_is_refused_and_never_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("one, other", [
-    (small_vae(), small_vae(seed=1)), (torch.zeros(2000), torch.arange(2000) == 1000), (torch.ones(()), torch.ones(1))])
-def test_a_partial_with_other_numbers_is_another_objective(one, other):
-    names = [name_of(partial(dreg, vae=given)) for given in (one, other, one)]
-    assert names[0] == names[2] != names[1]
+    (small_vae(), small_vae(seed=1)), (torch.zeros(2000, dtype=torch.bool), torch.arange(2000) == 1000),
+    (torch.zeros(4000)[::2], (torch.arange(4000) == 2000).float()[::2]),
+    (torch.zeros(2000).bfloat16(), (torch.arange(2000) == 1000).bfloat16()),
+    (torch.zeros(2000).to_sparse(), (torch.arange(2000) == 1000).float().to_sparse()),
+    (torch.zeros(()), torch.ones(())), (torch.zeros(0), torch.zeros(0).double())])
+def test_an_objective_with_other_numbers_is_another_one(one, other):
+    for objective in partial(partial, dreg), lambda vae: partial(dreg, vae=vae):
+        names = [name_of(objective(given)) for given in (one, other, one)]
+        assert names[0] == names[2] != names[1]
+
+
+def test_a_module_with_other_weights_is_another_objective():
+    assert name_of(small_vae()) == name_of(small_vae()) != name_of(small_vae(seed=1))
 
 
 @pytest.mark.parametrize("objective", [lambda model, x: noiseless(model, x), partial(lambda model, x: None), object()])

@@ -60,7 +60,7 @@ def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, se
     with evaluating(model):
         log_w = torch.cat([log_joint(model, images.to(device), own.to(device).double())
                            for images, own in zip(x.split(batch_size), z.split(batch_size))])
-    log_w = log_w.to(x.device) - q.log_prob(z.to(x.device))
+    log_w = log_w.to(x.device) - q.to(x.device).log_prob(z.to(x.device))
     upper = torch.logaddexp(lower + math.log(num_samples - 1), log_w) - math.log(num_samples)
     return Sandwich(lower, upper)
 

@@ -129,7 +129,8 @@ def fingerprint(images):
 def name_of(objective):
     """A text that tells one objective from another: the name of its module and its own, and the arguments of a partial.
 
-    It does not tell whether the function's code has changed. Raises ValueError for a lambda, a function within a
+    It does not tell whether the function's code has changed, nor, of a module, what is neither in its repr nor in its
+    state_dict. Raises ValueError for a lambda, a function within a
     function, and an object without a repr of its own, as two of these cannot be told apart.
     """
     if isinstance(objective, partial):
@@ -138,7 +139,7 @@ def name_of(objective):
     elif isfunction(objective):
         name = f"{objective.__module__}.{objective.__qualname__}"
     else:
-        name = repr(objective)
+        name = _shown(objective)
     if any(mark in name for mark in ("<lambda>", "<locals>", " at 0x")):
         raise ValueError("objective: wanted, for a checkpoint, a function that is defined at the top of a module, a "
                          f"partial of one, or an object whose repr says which it is, got {name}")
@@ -147,10 +148,9 @@ def name_of(objective):
 
 def _shown(value):
     """The repr of an argument; behind a module or a tensor a checksum, as their reprs leave numbers out."""
-    tensors = value.state_dict().values() if isinstance(value, nn.Module) else [value]
-    if not all(isinstance(part, torch.Tensor) for part in tensors):
+    tensors = value.state_dict() if isinstance(value, nn.Module) else {"": value}
+    if not all(isinstance(part, torch.Tensor) for part in tensors.values()):
         return repr(value)
-    checksum = 0
-    for part in tensors:
-        checksum = zlib.crc32(part.detach().cpu().flatten().view(torch.uint8).numpy(), checksum)
-    return f"{value!r} {checksum:08x}"
+    dense = {name: part.detach().cpu().to_dense().clone(memory_format=torch.contiguous_format)
+             for name, part in tensors.items()}
+    return f"{value!r} {zlib.crc32(safetensors.torch.save(dense)):08x}"

@@ -37,7 +37,8 @@ def refuse_unwritable(*paths):
 def _room_for(path):
     """Make the folder of a file; any OSError meanwhile names that file, and none beside it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # a file stands there: what is opened in it says so
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

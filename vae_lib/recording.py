@@ -146,9 +146,9 @@ class _Run(NamedTuple):
 def _to_measure(name, seed, folder, runs):
     prior_of = recipe(name).prior_of
     weights, log = _weights_path(name, seed, folder, runs), log_path(name, seed, folder)
+    vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(_device()), folder)
     checksum = _checksum(weights) + _of([prior_of], folder)
     _log_of(log, checksum)  # found out before a measurement that may take an hour
-    vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(_device()), folder)
     data = load("MNIST")
     if data.source.startswith("sample"):
         raise ValueError(f"data: wanted the full test set of MNIST, got the {data.source}; VAE_DATA names its folder")
@@ -227,7 +227,7 @@ def write_log(log, path):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="recipes", description="Recorded training runs.")
+    parser = argparse.ArgumentParser(prog="run.py", description="Recorded training runs.")
     tasks = parser.add_subparsers(dest="task", required=True)
     commands = {task: tasks.add_parser(task) for task in ("train", "measure")}
     for command in commands.values():

@@ -146,9 +146,10 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
     spread      how far apart, in widths, the components of a mixture start: as draws of the Gaussian, times this
     batch_size  pairs of image and sample that are decoded at a time, as in `nll`: it bounds memory
     autocast    whether networks run in bfloat16, as in `nll`
-    start       the Proposal to begin with, whose components, if more than one, stay as many. None: for "diagonal" the
-                encoder's, for "full" the refined "diagonal", for "mixture" the refined "full", by these arguments. To
-                go on from a q of the same family give another seed: the same one repeats the draws of its climb
+    start       the Proposal to begin with: for "diagonal" one Gaussian with independent latents, else any, whose
+                components, if more than one, stay as many. None: for "diagonal" the encoder's, for "full" the
+                refined "diagonal", for "mixture" the refined "full", by these arguments. To go on from a q of the
+                same family give another seed: the same one repeats the draws of its climb
 
     Where a climb's end is worse than its start by more than two standard errors, on eight fresh sets of num_samples
     draws with the same noise for both, the image keeps its start. So no family's ELBO is below the one before by more
@@ -170,8 +171,8 @@ def refine(model, x, family="full", steps=300, num_samples=8, learning_rate=0.03
                        autocast, progress, prior)
     check_proposal("start", start, x)
     if family == "diagonal" and (start.loc.shape[1] > 1 or start.scale_tril.tril(-1).any()):
-        raise ValueError('start: wanted, for "diagonal", one Gaussian an image with independent latents, got '
-                         f"{start.loc.shape[1]} of any covariance")
+        got = f"{start.loc.shape[1]} Gaussians" if start.loc.shape[1] > 1 else "correlated ones"
+        raise ValueError(f'start: wanted, for "diagonal", one Gaussian an image with independent latents, got {got}')
     device = next(model.parameters(), x).device
     generator = stream(device, 1 + FAMILIES.index(family), seed)
     number = start.loc.shape[1]

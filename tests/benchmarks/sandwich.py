@@ -1,10 +1,10 @@
-"""How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; 20 minutes, one core.
+"""How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; ten minutes, one core.
 
 A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds, each on average
 (exercise 11.1). For 16 images of each recipe this prints the mean of both, and their distance with its standard error:
-from 1,000 importance samples of the encoder's q, of a q refined as in the logs of the recipes, in bfloat16, and of one
-refined in more steps, in float32; and from annealed importance sampling. Last, the samples of either refined q below
-and the annealed bound above. Last result: sandwich.txt.
+from 1,000 importance samples of the encoder's q, of a q refined as for the logs of the recipes, by networks in
+bfloat16, and of one refined in more steps, in float32; and from annealed importance sampling. Last, the samples of
+either refined q below and the annealed bound above. All bounds are by networks in float32. Last result: sandwich.txt.
 """
 import math
 import sys
@@ -34,9 +34,8 @@ def main(names):
         q = refine(model, x, "full", progress=False)
         print(name)
         print(row("encoder's q, 1,000 samples", importance_sandwich(model, x, z, 1000, progress=False)))
-        as_recorded = dict(autocast=True, progress=False)
-        recorded_q = refine(model, x, start=encoder_proposal(model, x), **REFINING, **as_recorded)
-        recorded = importance_sandwich(model, x, z, 1000, q=recorded_q, **as_recorded)
+        recorded_q = refine(model, x, start=encoder_proposal(model, x), autocast=True, progress=False, **REFINING)
+        recorded = importance_sandwich(model, x, z, 1000, q=recorded_q, progress=False)
         print(row("q refined as in logs, 1,000 samples", recorded))
         refined = importance_sandwich(model, x, z, 1000, q=q, progress=False)
         print(row("refined q, 1,000 samples", refined))
