@@ -54,8 +54,7 @@ def read_tensors(path):
 
 def write_tensors(path, tensors, texts=None):
     """Write tensors, and texts, by name to a safetensors file. FloatingPointError for a value that is not finite."""
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-               for name, value in tensors.items()}
+    tensors = {name: _copied(value) for name, value in tensors.items()}
     finite_or_stop(tensors, f"{path} was not written")
     write_whole(path, safetensors.torch.save(tensors, texts))
 
@@ -130,8 +129,8 @@ def name_of(objective):
     """A text that tells one objective from another: the name of its module and its own, and the arguments of a partial.
 
     It does not tell whether the function's code has changed, nor, of a module, what is neither in its repr nor in its
-    state_dict. Raises ValueError for a lambda, a function within a
-    function, and an object without a repr of its own, as two of these cannot be told apart.
+    state_dict. Raises ValueError for a lambda, a function within a function, and an object without a repr of its own,
+    as two of these cannot be told apart.
     """
     if isinstance(objective, partial):
         given = [*map(_shown, objective.args), *(f"{name}={_shown(it)}" for name, it in objective.keywords.items())]
@@ -151,6 +150,10 @@ def _shown(value):
     tensors = value.state_dict() if isinstance(value, nn.Module) else {"": value}
     if not all(isinstance(part, torch.Tensor) for part in tensors.values()):
         return repr(value)
-    dense = {name: part.detach().cpu().to_dense().clone(memory_format=torch.contiguous_format)
-             for name, part in tensors.items()}
-    return f"{value!r} {zlib.crc32(safetensors.torch.save(dense)):08x}"
+    content = safetensors.torch.save({name: _copied(part) for name, part in tensors.items()})
+    return f"{value!r} {zlib.crc32(content):08x}"
+
+
+def _copied(tensor):
+    """A tensor of its own in main memory: safetensors takes none that shares memory, and no strided ones."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -144,10 +144,9 @@ class _Run(NamedTuple):
 
 
 def _to_measure(name, seed, folder, runs):
-    prior_of = recipe(name).prior_of
     weights, log = _weights_path(name, seed, folder, runs), log_path(name, seed, folder)
     vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(_device()), folder)
-    checksum = _checksum(weights) + _of([prior_of], folder)
+    checksum = _checksum(weights) + _of([recipe(name).prior_of], folder)
     _log_of(log, checksum)  # found out before a measurement that may take an hour
     data = load("MNIST")
     if data.source.startswith("sample"):
