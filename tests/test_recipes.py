@@ -10,7 +10,7 @@ from vae_lib import recipes, recording
 from vae_lib.data import fixed_binarization, load
 from vae_lib.evaluation import held_out_elbo, importance_estimates
 
-each_recipe = pytest.mark.parametrize("name", recipes.RECIPES)
+each_shipped = pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.ships])
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,8 @@ def test_the_log_is_that_of_the_recipe(name, seed):
                              for options in recipe.stages]
     assert log["about"] == recipe.about and log.get("prior_of") == recipe.prior_of
     assert log.get("made_of", []) == list(recipe.made_of)
-    assert log["parameters"] == sum(weights.numel() for weights in recipes.pretrained(name).parameters())
+    network = recipes.untrained(name, recipes.WEIGHTS)
+    assert log["parameters"] == sum(weights.numel() for weights in network.parameters())
     images = 60_000 if recipe.all_images else 50_000
     epochs = [options["steps"] // (images // options["batch_size"]) for options in recipe.stages]
     assert {len(values) for values in log["history"].values()} == {sum(epochs)}
@@ -43,16 +44,16 @@ def test_the_log_is_that_of_the_recipe(name, seed):
         assert found["elbo"] > log["test"]["elbo"] + 1
         assert found["stderr"] == pytest.approx(by_samples[0]["stderr"], 0.05)
         assert all(found["nll"] < other["nll"] < found["nll"] + 2 for other in by_samples)
-    if seed == 0:
+    if seed == 0 and recipe.ships:
         checksum = recording._checksum(recipes.WEIGHTS / f"{name}.safetensors")
         assert log["weights"] == checksum + recording._of([recipe.prior_of], recipes.WEIGHTS)
 
 
-@each_recipe
+@each_shipped
 def test_the_weights_reach_what_the_log_says(name, digits):
     """The mean over 1,000 digits is that over 10,000 in the log, give or take its standard error.
 
-    Two recipes have seen these digits. Their logs have no validation.
+    Three recipes have seen these digits. Their logs have no validation.
     """
     vae, prior = recipes.vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
     log = recipes.training_log(name)
@@ -66,7 +67,7 @@ def test_the_weights_reach_what_the_log_says(name, digits):
     assert abs(log["test"]["elbo"] - expected["elbo"]) < 2
 
 
-@each_recipe
+@each_shipped
 def test_the_likelihood_lies_above_the_elbo_by_what_the_log_says(name, digits):
     """With 64 samples, on 150 held-out digits, give or take the error of their mean, up to 2.5 nats.
 

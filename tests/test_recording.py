@@ -54,6 +54,21 @@ def test_a_run_leaves_weights_and_a_log(small, capsys):
     assert recipes.training_log("small") == log
 
 
+def test_weights_that_do_not_ship_stay_with_the_runs(small, monkeypatch):
+    """They are those that would have shipped, and are measured there."""
+    recording.train("small", **small)
+    shipped = small["folder"] / "small.safetensors"
+    bits = shipped.read_bytes()
+    shipped.unlink()
+    monkeypatch.setitem(recipes.RECIPES, "small", recipes.recipe("small")._replace(ships=False))
+    recording.train("small", **small)
+    assert not shipped.exists() and (small["runs"] / "small.safetensors").read_bytes() == bits
+    recording.measure("small", 5, **small)
+    assert "5" in recipes.training_log("small")["nll"]
+    with pytest.raises(FileNotFoundError, match="wanted the weights of small, which `train` leaves in runs/, as"):
+        recipes.pretrained("small")
+
+
 def test_measurements_stay_in_the_log_of_a_run_that_repeats_itself(small, monkeypatch):
     """But not in that of another run, even one that was cut between its weights and its log."""
     recording.train("small", **small)

@@ -36,12 +36,12 @@ REFINING = {"family": "full", "steps": 150}  # where all test images get a q, in
 def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     """Train a recipe on the full MNIST and write its weights and its log into `folder`; resume from `runs`.
 
-    The weights of another seed than 0 stay in `runs`. A recipe with `prior_of` or `made_of` wants those recipes'
-    weights, of seed 0, in `folder`, and resumes only if they have not changed. If the run repeats that of the log in
-    `folder`, its measurements stay in the new log; if it resumes that very run, date and seconds stay too. A list
-    "tried" in that log, of other choices that were tried before, always stays.
+    The weights of another seed than 0, or of a recipe that does not ship, stay in `runs`. A recipe with `prior_of` or
+    `made_of` wants those recipes' weights, of seed 0, in `folder`, and resumes only if they have not changed. If the
+    run repeats that of the log in `folder`, its measurements stay in the new log; if it resumes that very run, date and
+    seconds stay too. A list "tried" in that log, of other choices that were tried before, always stays.
     """
-    about, _, stages, prior_of, made_of, all_images = recipe(name)
+    about, _, stages, prior_of, made_of, all_images, _ = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
     torch.manual_seed(seed)
     model = untrained(name, folder).to(_device())
@@ -204,7 +204,7 @@ def _of(names, folder):
 
 
 def _weights_path(name, seed, folder, runs):
-    return Path(folder if seed == 0 else runs, f"{run_name(name, seed)}.safetensors")
+    return Path(folder if seed == 0 and recipe(name).ships else runs, f"{run_name(name, seed)}.safetensors")
 
 
 def _machine():
