@@ -5,7 +5,7 @@
 Two short runs go on from two_hours_folded, on the last 50,000 training images: one on the bound of 16 samples, one on
 that of 64, for about as long by the clock. The negative log-likelihoods of held-out digits, 2,000 by draws of the
 encoder's q and 400 by draws of a refined q, go to more_samples.json, beside those of two_hours_folded as it stands; the
-paired differences of the runs from it and from each other, too. Takes a good half hour on two cores; a run that was cut
+paired differences of the runs from it and from each other, too. Takes some 40 minutes of CPU time; a run that was cut
 goes on from its checkpoint in runs/.
 """
 
