@@ -46,6 +46,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "vae-lib-stamp"  # fingerprint() of what run.py installed in .venv, or UNFINISHED
 UNFINISHED = "unfinished"
+OURS = VENV / "made-by-run.py"  # an environment without it is never emptied
 SIZE = "1.9 GB of disk with a CPU build of torch, 6.4 GB with one for CUDA"
 INSTALL = ["-c", "constraints.txt", "-e", ".[test]"]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -162,19 +163,20 @@ def step(argv, hint):
 
 
 def install():
-    """Make .venv, or bring it to the pins. Killed on the way, it is marked as unfinished, and made anew."""
+    """Make .venv, or bring it to the pins. Stopped on the way, it is made anew, unless others made it."""
     before = STAMP.read_text() if STAMP.exists() else ""
     uv = shutil.which("uv")
-    if PYTHON.exists() and before != UNFINISHED:
+    if PYTHON.exists() and not (before == UNFINISHED and OURS.exists()):
         say("bringing .venv to the versions in constraints.txt")
-    elif VENV.exists() and not before:
+    elif VENV.exists() and not OURS.exists():
         sys.exit("run.py: .venv has no working Python and was not made by run.py. Remove it, then try again")
     else:
         say("making .venv with the versions in constraints.txt: 2 to 5 minutes, " + SIZE)
         before = UNFINISHED
         VENV.mkdir(exist_ok=True)
         STAMP.write_text(UNFINISHED)
-        for path in set(VENV.iterdir()) - {STAMP}:
+        OURS.touch()
+        for path in set(VENV.iterdir()) - {STAMP, OURS}:
             shutil.rmtree(str(path)) if path.is_dir() and not path.is_symlink() else path.unlink()
         make = [uv, "venv", "--seed", "--allow-existing", "--python"] if uv else []
         step(make + [sys.executable] + ([] if uv else ["-m", "venv"]) + [str(VENV)], "this Python cannot make "
@@ -190,7 +192,7 @@ def install():
         step(installer + INSTALL, "the last lines above say why. Is the network up, and is there "
              "room: {}? Then try again; if it fails again, remove .venv first".format(SIZE))
     except SystemExit:
-        STAMP.write_text(before)  # refused before anything changed: an older .venv is still whole
+        STAMP.write_text(before)  # pip said no: the next start asks it again
         raise
     for packages in itertools.chain(VENV.glob("lib/python*/site-packages"), VENV.glob("Lib/site-packages")):
         (packages / "vae_lib_here.pth").write_text(os.path.relpath(str(ROOT), str(packages)) + "\n")  # moves along
@@ -241,7 +243,7 @@ def settle_environment(one_thread):
     """Let VAE_DATA hold in any folder, as kernels start in the notebook's; pages are run with one thread."""
     data = os.environ.get("VAE_DATA")
     if data and data != "sample":
-        os.environ["VAE_DATA"] = os.path.abspath(data)
+        os.environ["VAE_DATA"] = os.path.abspath(os.path.expanduser(data))
     if one_thread:
         os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -281,6 +283,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("run.py: stopped; the same command goes on from here")
+        sys.exit("run.py: stopped; start the same command again")
     except OSError as error:  # no room, or no right to write
         sys.exit("run.py: {}".format(error))

@@ -183,10 +183,11 @@ def test_workers_have_one_thread():
 
 
 @pytest.mark.parametrize("given, settled", [
-    ("data", "{cwd}/data"), ("../data", "{parent}/data"), ("/x", "/x"),
+    ("data", "{cwd}/data"), ("../data", "{parent}/data"), ("/x", "/x"), ("~/data", "{cwd}/home/data"),
     ("sample", "sample"), ("", ""), (None, None)])
 def test_the_data_folder_holds_in_any_folder(given, settled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("VAE_DATA", raising=False)
     if given is not None:
         monkeypatch.setenv("VAE_DATA", given)

@@ -270,7 +270,7 @@ def test_a_first_install_that_fails_is_made_anew(course, asked, monkeypatch):
     asked()
     course.find_python()
     assert asked() == [f"-m venv {course.VENV}", PIP]
-    assert {path.name for path in course.VENV.iterdir()} == {"bin", "lib", course.STAMP.name}
+    assert {path.name for path in course.VENV.iterdir()} == {"bin", "lib", course.STAMP.name, course.OURS.name}
 
 
 def test_a_folder_that_may_not_be_written_costs_one_line(course, monkeypatch):
@@ -303,6 +303,23 @@ def test_an_environment_that_others_made_is_kept(course, asked, tmp_path):
     course.find_python()
     assert asked() == [PIP]
     assert (course.VENV / "theirs").exists()
+
+
+def test_an_environment_that_others_made_is_kept_after_a_stop_too(course, asked, tmp_path, monkeypatch):
+    course.PYTHON.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "python", course.PYTHON)
+    (course.VENV / "theirs").touch()
+
+    def stopped(argv, cwd):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(course.subprocess, "call", stopped)
+        course.find_python()
+    course.find_python()
+    assert asked() == [PIP]
+    assert (course.VENV / "theirs").exists()
+    assert course.STAMP.read_text() == course.fingerprint()
 
 
 def test_the_running_python_serves_when_it_has_everything(course, asked, monkeypatch):
