@@ -27,6 +27,7 @@ from small_runs import (
 )
 
 from vae_lib.checkpoints import name_of, read_tensors, save_weights, write_tensors
+from vae_lib.likelihoods import Bernoulli, Gaussian
 from vae_lib.models import dense_vae
 from vae_lib.objectives import dreg
 
@@ -198,8 +199,38 @@ def test_resume_refuses_other_settings(tmp_path, message):
 @pytest.mark.parametrize("texts", [{"checkpoint": '{"format": "checkpoint of vae_lib.training.fit, 1"}'}, {}])
 def test_resume_refuses_another_format(tmp_path, texts):
     write_tensors(tmp_path / "run", {"weights": torch.ones(1)}, texts)
-    with pytest.raises(ValueError, match="^checkpoint: wanted a 'checkpoint of .*fit, 4', got .*run"):
+    with pytest.raises(ValueError, match="^checkpoint: wanted a 'checkpoint of .*fit, 5', got .*run"):
         quiet(small_vae(), GREY, steps=5, batch_size=8, checkpoint=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("other, message", [
+    (dict(likelihood=Gaussian(0.5)), r"Gaussian\(0.25\) in the file, Gaussian\(0.5\) here"),
+    (dict(likelihood=Bernoulli()), r"Gaussian\(0.25\) in the file, Bernoulli\(\) here"),
+    (dict(activation=torch.nn.Tanh), r"ReLU\(\) in the file, .*Tanh\(\) here"),
+])
+def test_resume_refuses_a_model_that_computes_otherwise_with_the_same_weights(tmp_path, other, message):
+    options = dict(batch_size=8, checkpoint=tmp_path / "run", resume=True)
+    made = dict(likelihood=Gaussian(0.25))
+    quiet(small_vae(**made), GREY, steps=5, **options)
+    with pytest.raises(ValueError, match=f"run does not fit this model: .*{message}"):
+        quiet(small_vae(**made | other), GREY, steps=10, **options)
+    with pytest.raises(ValueError, match="fit this model: torch.float32 in the file, torch.float64 here"):
+        quiet(small_vae(**made).double(), GREY, steps=10, **options)
+    assert len(quiet(small_vae(seed=1, **made), GREY, steps=10, **options)["elbo"]) == 10
+
+
+class Silent(Gaussian):
+    """A likelihood with no repr of its own: two of them read alike."""
+
+    __repr__ = object.__repr__
+
+
+def test_a_likelihood_without_a_repr_goes_by_its_class(tmp_path):
+    options = dict(batch_size=8, checkpoint=tmp_path / "run", resume=True)
+    for steps in 5, 10:
+        assert len(quiet(small_vae(likelihood=Silent(0.5)), GREY, steps=steps, **options)["elbo"]) == steps
+    with pytest.raises(ValueError, match="Silent object> in the file, Gaussian"):
+        quiet(small_vae(likelihood=Gaussian(0.5)), GREY, steps=12, **options)
 
 
 def test_a_pickle_is_refused_and_never_loaded(tmp_path):
@@ -223,7 +254,8 @@ def test_a_module_with_other_weights_is_another_objective():
     assert name_of(small_vae()) == name_of(small_vae()) != name_of(small_vae(seed=1))
 
 
-@pytest.mark.parametrize("objective", [lambda model, x: noiseless(model, x), partial(lambda model, x: None), object()])
+@pytest.mark.parametrize("objective", [lambda model, x: noiseless(model, x), partial(lambda model, x: None),
+                                       type("Nameless", (), {"__call__": noiseless})()])
 def test_a_checkpoint_wants_an_objective_that_can_be_told_from_others(tmp_path, objective):
     """Two lambdas have one name: one could go on from the other's checkpoint."""
     with pytest.raises(ValueError, match="^objective: wanted, for a checkpoint, a function that is defined at the top"):

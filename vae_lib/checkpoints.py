@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import zlib
 from functools import partial
 from inspect import isfunction
+from itertools import zip_longest
 from pathlib import Path
 
 import safetensors.torch
@@ -14,7 +16,7 @@ from torch import nn
 from vae_lib.files import write_whole
 from vae_lib.guards import finite_or_stop
 
-FORMAT = "checkpoint of vae_lib.training.fit, 4"
+FORMAT = "checkpoint of vae_lib.training.fit, 5"
 
 
 def save_weights(model, path, half=True):
@@ -75,7 +77,7 @@ def write_checkpoint(path, settings, model, optimizers, average, history, random
               "history": {name: torch.tensor(values, dtype=torch.float64) for name, values in history.items()},
               **{f"{name} {i}": values for name, state in states.items() for i, values in state["state"].items()}}
     tensors = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
-    rest = {"format": FORMAT, "settings": settings,
+    rest = {"format": FORMAT, "settings": settings, "model": described(model),
             "param_groups": {name: state["param_groups"] for name, state in states.items()}}
     write_tensors(path, tensors, {"checkpoint": json.dumps(rest)})
 
@@ -104,6 +106,9 @@ def read_checkpoint(path, steps, settings, model, optimizers, average):
     if names[0] != names[1]:
         here = ", ".join(sum(names[1], []))
         raise ValueError(f"{path} does not fit this model: it trained other weights than {here}")
+    for line, line_here in zip_longest(saved["model"], described(model)):
+        if line != line_here:
+            raise ValueError(f"{path} does not fit this model: {line} in the file, {line_here} here")
     history = {name: groups["history"][name].tolist() for name in ("elbo", "log_px_given_z", "kl")}
     if len(history["elbo"]) > steps:
         raise ValueError(f"steps: {path} has {len(history['elbo'])} steps behind it, got {steps}")
@@ -117,6 +122,15 @@ def read_checkpoint(path, steps, settings, model, optimizers, average):
     for name, value in average.items():
         value.copy_(groups["average"][name])
     return history, groups["random"]["state"]
+
+
+def described(model):
+    """What tells a model from others whose weights have the same names and shapes, in lines: type, likelihood, layers.
+
+    Of a likelihood without a repr of its own that is the class.
+    """
+    likelihood, dtype = getattr(model, "likelihood", None), next(model.parameters()).dtype
+    return re.sub(" at 0x[0-9a-f]+", "", f"{dtype}\n{likelihood!r}\n{model!r}").splitlines()
 
 
 def fingerprint(images):

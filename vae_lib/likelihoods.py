@@ -59,6 +59,9 @@ class Bernoulli:
 
     pixel_range = (0, 1)
 
+    def __repr__(self):
+        return "Bernoulli()"
+
     @takes_pixels
     def log_prob(self, x, output):
         """log p(x|z), in nats: shapes (..., C, H, W) to (...). ValueError for x of another C, H or W than output."""
@@ -81,6 +84,9 @@ class Gaussian:
 
     def __init__(self, variance):
         self.variance = positive("variance", variance)
+
+    def __repr__(self):
+        return f"Gaussian({self.variance})"
 
     @takes_pixels
     def log_prob(self, x, output):
