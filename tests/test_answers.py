@@ -259,6 +259,18 @@ def test_an_exercise_that_is_not_there(number):
         answer(number, 1.0)
 
 
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'scipy'", name="scipy"), ValueError("rtol"),
+                                   KeyError("x")])
+def test_a_page_of_exercises_that_fails_says_why(monkeypatch, error):
+    def broken(name):
+        raise error
+
+    monkeypatch.setattr("vae_lib.answers.importlib.import_module", broken)
+    with pytest.raises(type(error)) as raised:
+        answer("4.1", 1.0)
+    assert raised.value is error
+
+
 def test_answer_prints_the_verdict(capsys):
     answer(RECORDS[0].number, ...)
     assert capsys.readouterr().out == f"{RECORDS[0].number}: not written yet\n"

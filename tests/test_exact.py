@@ -288,7 +288,8 @@ def test_directions_below_a_stated_variance_collapse():
     (DATA, 6, 0.1, ValueError, "latent_dim: wanted an integer, 1 to 5, got 6"),
     (DATA, 2.0, None, ValueError, "latent_dim: .* got 2.0"),
     (DATA, 2, 0.0, ValueError, "variance: wanted a positive finite number, got 0.0"),
-    (DATA[:3], 2, None, ValueError, "x: wanted more than 2 directions that vary; or state a variance"),
+    (DATA[:3], 2, None, ValueError, "x: wanted more than 2 directions that vary, or a stated variance, got "
+     "a mean variance of .* in the other directions"),
     (torch.ones(4, 3), 1, None, ValueError, "x: wanted more than 1 directions that vary"),
     *((normals(50, k, seed=s) @ normals(k, 5, seed=s), k, None, ValueError, f"x: wanted more than {k} directions")
       for k in (1, 2) for s in range(5)),  # the eigenvalues left over are zero, but for rounding

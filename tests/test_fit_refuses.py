@@ -1,6 +1,7 @@
 """The arguments that fit refuses, each by name."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from vae_lib.training import fit
 
 
 @pytest.mark.parametrize("images, error, message", [
-    (GREY.numpy(), TypeError, "wanted a uint8 or float32 tensor .*, got ndarray"),
+    (GREY.numpy(), TypeError, "wanted a uint8, float32 or float64 tensor .*, got ndarray"),
     (GREY.int(), TypeError, r"got int32 of shape \(40, 1, 4, 4\)"),
     (GREY.half(), TypeError, "got float16 of shape"),
     (GREY[:, 0], ValueError, r"wanted .* \(N, C, H, W\), got uint8 of shape \(40, 4, 4\)"),
@@ -104,8 +105,20 @@ def test_fit_refuses_options_that_want_a_vae(options, message):
 
 
 def test_fit_refuses_other_devices():
-    with pytest.raises(ValueError, match="^device: wanted cpu or cuda, got meta"):
-        quiet(small_vae(), GREY, steps=1, batch_size=8, device="meta")
+    for device in "meta", "gpu", torch.device("meta"), 0.5:
+        with pytest.raises(ValueError, match=re.escape(f"device: wanted cpu or cuda, got {device!r}")):
+            quiet(small_vae(), GREY, steps=1, batch_size=8, device=device)
+
+
+def test_fit_refuses_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="^device: wanted cpu, as torch finds no CUDA here, got 'cuda:1'"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, device="cuda:1")
+
+
+def test_fit_refuses_an_objective_that_is_none():
+    with pytest.raises(TypeError, match="^objective: wanted a function, got NoneType"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, objective=None)
 
 
 def test_fit_chooses_a_device(monkeypatch):

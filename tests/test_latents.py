@@ -153,6 +153,7 @@ def test_split_depends_on_its_seed_alone():
 
 @pytest.mark.parametrize("options, error, message", [
     ({"num_samples": 1}, ValueError, "num_samples: wanted an integer, 2 or more, got 1"),
+    ({"seed": 0.5}, ValueError, "seed: wanted an integer, 0 or more, got 0.5"),
     ({"mu": torch.zeros(0, 2)}, ValueError, r"mu: wanted .* got float32 of shape \(0, 2\)"),
     ({"log_var": torch.full((5, 2), math.nan)}, ValueError, "log_var: wanted finite numbers"),
 ])

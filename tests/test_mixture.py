@@ -265,9 +265,10 @@ THIRDS = torch.full((3,), 1 / 3)
     (THIRDS, torch.full((3, 2), math.nan), EYE, ValueError, "means: wanted finite numbers"),
     (THIRDS, torch.zeros(3, 2), torch.ones(3, 2), ValueError, r"covariances: .* shape \(3, 2, 2\), got float32"),
     (THIRDS, torch.zeros(3, 2), EYE * 0, ValueError,
-     "^covariances: wanted symmetric positive definite matrices$"),
+     r"^covariances: wanted symmetric positive definite matrices, got \[\[0.0, 0.0\], \[0.0, 0.0\]\]$"),
     (THIRDS, torch.zeros(3, 2), -EYE, ValueError, "covariances: wanted symmetric positive definite"),
     (THIRDS, torch.zeros(3, 2), EYE + torch.tensor([[0, 0.5], [0, 0]]), ValueError, "covariances: wanted symm"),
+    (THIRDS, torch.zeros(3, 2), EYE * torch.tensor([1, 1, -2.0])[:, None, None], ValueError, r"got \[\[-2.0, -?0.0\]"),
 ])
 def test_a_mixture_refuses(weights, means, covariances, error, message):
     with pytest.raises(error, match=message):

@@ -306,6 +306,8 @@ def test_vae_refuses_a_likelihood_that_is_none(likelihood):
 
 @pytest.mark.parametrize("activation", ["relu", nn.ReLU()])
 def test_dense_networks_refuse_an_activation_that_is_no_class(activation):
+    with pytest.raises(ValueError, match="^output_activation: wanted a class such as nn.ReLU, or None, got"):
+        ConvDecoder((1, 4, 4), (2,), 2, output_activation=nn.Tanh())
     with pytest.raises(ValueError, match="^activation: wanted a class such as nn.ReLU, or None, got"):
         dense_vae(activation=activation)
 

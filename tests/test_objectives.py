@@ -13,7 +13,7 @@ from vae_lib.exact import LinearGaussian
 from vae_lib.flow import RealNVP
 from vae_lib.gaussian import kl_to_standard_normal
 from vae_lib.likelihoods import Bernoulli, Gaussian
-from vae_lib.models import conv_vae
+from vae_lib.models import conv_vae, dense_ae
 from vae_lib.objectives import (
     article_loss,
     averaged_elbo,
@@ -81,13 +81,16 @@ def test_article_loss_is_minus_the_elbo_up_to_its_dropped_constant():
 
 
 def test_reconstruction_is_the_density_at_the_code_and_has_no_kl():
-    model = small_model(Gaussian(0.5))
-    model.encoder = lambda x, encode=model.encoder: encode(x)[0]
+    model = dense_ae((1, 4, 4), (8,), 3, likelihood=Gaussian(0.5)).double()
     bound = reconstruction(model, X)
     expected = Independent(Normal(model.decoder(model.encoder(X)), 0.5**0.5), 3).log_prob(X)
     torch.testing.assert_close(bound.elbo, expected)
     torch.testing.assert_close(bound.log_px_given_z, expected)
     assert torch.equal(bound.kl, torch.zeros(9, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"^x: wanted images of shape \(batch, 1, 4, 4\), got \(9, 1, 2, 8\)"):
+        reconstruction(model, X.reshape(9, 1, 2, 8))
+    with pytest.raises(TypeError, match="^x: wanted a tensor of torch.float64, .* got torch.float32"):
+        reconstruction(model, X.float())
 
 
 WIDTH, K = 3, 7

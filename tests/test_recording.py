@@ -447,6 +447,15 @@ def test_a_folder_that_may_not_be_written_is_found_out_before_the_work(small, tm
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == kept
 
 
+def test_a_log_that_is_damaged_is_found_out_before_the_work(small, monkeypatch):
+    recording.train("small", **small)
+    log = small["folder"] / "small.json"
+    log.write_text(log.read_text()[:99])
+    monkeypatch.setattr(recording, "fit", None)  # not called
+    with pytest.raises(ValueError, match="small.json is truncated or no JSON"):
+        recording.train("small", **small)
+
+
 def test_the_sample_is_not_measured_for_the_test_set(small, monkeypatch):
     recording.train("small", **small)
     monkeypatch.setattr(recording, "load", lambda name: load("MNIST", root="sample"))

@@ -138,6 +138,9 @@ def test_the_elbo_has_exact_gradients_to_the_weights_of_components():
     q.logits.requires_grad_()
     heights = torch.tensor([1.0, 5.0, -2.0]).double()
     joint = lambda z: heights[:, None] + q.detach().log_prob(z)
+    for odd in 1, 3, 2.0:
+        with pytest.raises(ValueError, match="num_samples: wanted an even integer, 2 or more, got"):
+            stratified_elbo(joint, q, odd)
     elbo = stratified_elbo(joint, q, 2)
     close(elbo, (q.logits.softmax(-1) @ heights).detach(), 1e-12)
     elbo.sum().backward()
@@ -458,6 +461,14 @@ def test_a_diverged_model_has_no_bounds():
     model.decoder = lambda z: decode(z) * torch.nan
     with pytest.raises(FloatingPointError, match="log_w is not finite: the model"):
         ais(model, FEW, temperatures=2, **QUIET)
+
+
+def test_a_z_at_which_the_model_diverges_has_no_upper_bound():
+    model, _ = misled_vae()
+    decode, far = model.decoder, torch.full((12, 2), 1e3).double()
+    model.decoder = lambda z: decode(z) * torch.where(z.abs().amax() > 900, torch.nan, 1.0)
+    with pytest.raises(FloatingPointError, match="upper is not finite: the model"):
+        importance_sandwich(model, FEW, far, 3, **QUIET)
 
 
 def test_a_prior_of_another_shape_is_refused():

@@ -62,6 +62,7 @@ def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, se
                            for images, own in zip(x.split(batch_size), z.split(batch_size))])
     log_w = log_w.to(x.device) - q.to(x.device).log_prob(z.to(x.device))
     upper = torch.logaddexp(lower + math.log(num_samples - 1), log_w) - math.log(num_samples)
+    finite_or_stop({"upper": upper}, latents.DIVERGED)
     return Sandwich(lower, upper)
 
 

@@ -14,7 +14,7 @@ The records stand in `vae_lib/exercises/page_02.py`, one `Exercise` each:
 """
 
 import copy
-import importlib
+import importlib.util
 import re
 from contextlib import contextmanager
 
@@ -177,11 +177,17 @@ def _float64():
         torch.set_default_dtype(before)
 
 
+def module_of(page):
+    """The module with the exercises of a page, such as "2" or "A"."""
+    return f"vae_lib.exercises.page_{page.zfill(2) if page.isdigit() else page}"
+
+
 def exercises(page):
     """The exercises of a page, such as "2" or "A": a dict from number to `Exercise`.
 
     Raises ModuleNotFoundError where there are none."""
-    module = importlib.import_module(f"vae_lib.exercises.page_{page.zfill(2) if page.isdigit() else page}")
+    with torch.enable_grad():
+        module = importlib.import_module(module_of(page))
     return {each.number: each for each in vars(module).values() if isinstance(each, Exercise)}
 
 
@@ -189,9 +195,8 @@ def answer(number, yours):
     """Say about an answer to exercise `number`: not written yet, right, or which mistake it is.
 
     Raises ValueError where there is no such exercise."""
-    try:
-        with torch.enable_grad():
-            exercise = exercises(number.partition(".")[0])[number]
-    except (AttributeError, KeyError, ModuleNotFoundError, ValueError):
-        raise ValueError(f"number: wanted that of an exercise, such as '2.1', got {number!r}") from None
-    print(f"{number}: {exercise.verdict(yours)}")
+    page = number.partition(".")[0] if isinstance(number, str) else ""
+    there = exercises(page) if importlib.util.find_spec(module_of(page)) else {}
+    if number not in there:
+        raise ValueError(f"number: wanted that of an exercise, such as '2.1', got {number!r}")
+    print(f"{number}: {there[number].verdict(yours)}")

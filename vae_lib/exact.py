@@ -52,7 +52,8 @@ class LinearGaussian:
         if variance is None:
             variance = eigenvalues[latent_dim:].mean().item()
             if not variance > 1e-12 * eigenvalues[0].item():
-                raise ValueError(f"x: wanted more than {latent_dim} directions that vary; or state a variance")
+                raise ValueError(f"x: wanted more than {latent_dim} directions that vary, or a stated variance, got "
+                                 f"a mean variance of {variance:g} in the other directions")
         lengths = (eigenvalues - positive("variance", variance)).clamp_min(0).sqrt()
         return cls((directions * lengths)[:, :latent_dim], bias, variance)
 

@@ -170,7 +170,7 @@ def grey_images(name, value):
 
 def training_images(name, value):
     """The images; TypeError or ValueError unless they are grey values as uint8, or floats, of shape (N, C, H, W)."""
-    tensor(name, value, "N", "C", "H", "W", kind="a uint8 or float32 tensor",
+    tensor(name, value, "N", "C", "H", "W", kind="a uint8, float32 or float64 tensor",
            dtypes=(torch.uint8, torch.float32, torch.float64))
     if value.dtype == torch.uint8 and value.max() <= 1:
         raise ValueError(f"{name}: wanted uint8 grey values, 0 to 255, got 0 to {value.max()}; bits come as float32")
@@ -202,6 +202,19 @@ def trainable(name, value):
     if not any(weights.requires_grad for weights in value.parameters()):
         raise ValueError(f"{name}: wanted weights that require gradients, got none")
     return value
+
+
+def device(name, value):
+    """The device as torch has it, of its name; ValueError unless it is the CPU, or CUDA where there is any."""
+    try:
+        found = torch.device(value)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name}: wanted cpu or cuda, got {value!r}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{name}: wanted cpu, as torch finds no CUDA here, got {value!r}")
+    return found
 
 
 def bound_of(batch_size, value):
@@ -237,7 +250,8 @@ def takes_sizes(init):
     return takes(image_shape=partial(sizes, wanted="positive integers (C, H, W)", fits=lambda it: len(it) == 3),
                  channels=partial(sizes, wanted="a positive integer for each stage", fits=len),
                  hidden=partial(sizes, wanted="a positive integer for each hidden layer"),
-                 latent_dim=integer, blocks=integer, activation=activation)(before(init, divides))
+                 latent_dim=integer, blocks=integer, activation=activation,
+                 output_activation=activation)(before(init, divides))
 
 
 def takes_parts(init):

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.guards import finite_or_stop, float64, integer, not_negative, pixels_for, posteriors, takes, tensor
+from vae_lib.guards import count, finite_or_stop, float64, integer, not_negative, pixels_for, posteriors, takes, tensor
 from vae_lib.models import AE
 from vae_lib.modes import evaluating
+from vae_lib.objectives import log_prior
 
 DIVERGED = "the model or its prior has diverged, or float32 has overflowed"
 
@@ -68,7 +69,7 @@ def log_aggregate_posterior(z, mu, log_var, block_size=64):
     return torch.cat(log_sums) - math.log(len(mu))
 
 
-@takes(num_samples=partial(integer, at_least=2))
+@takes(num_samples=partial(integer, at_least=2), seed=count)
 def average_kl_split(mu, log_var, num_samples=1000, seed=0):
     """The average KL(q(z|x_n) || p(z)) over N images, and its two parts: a KLSplit of floats, in nats.
 
@@ -88,7 +89,7 @@ def average_kl_split(mu, log_var, num_samples=1000, seed=0):
     z, log_qz_given_x, log_qz = draw()
     information = log_qz_given_x - log_qz
     z, _, log_qz = draw()
-    divergence = log_qz - log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    divergence = log_qz - log_prior(z)
     stderr = math.hypot(stderr_of(information), stderr_of(divergence))
     average_kl = kl_to_standard_normal(mu, log_var).mean().item()
     return KLSplit(average_kl, information.mean().item(), divergence.mean().item(), stderr, len(mu))

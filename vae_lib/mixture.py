@@ -28,8 +28,10 @@ class Mixture:
         self.weights = distributions("weights", weights, num)
         self.covariances = float64("covariances", covariances, num, dim, dim)
         self._factors, failed = torch.linalg.cholesky_ex(self.covariances)
-        if failed.any() or not torch.allclose(self.covariances, self.covariances.mT):
-            raise ValueError("covariances: wanted symmetric positive definite matrices")
+        symmetric = self.covariances.isclose(self.covariances.mT).flatten(1).all(1)
+        wrong = self.covariances[(failed > 0) | ~symmetric]
+        if len(wrong):
+            raise ValueError(f"covariances: wanted symmetric positive definite matrices, got {wrong[0].tolist()}")
 
     @classmethod
     def from_data(cls, x, num_components, seed=0, min_variance=1e-6):

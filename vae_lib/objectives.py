@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_lib.gaussian import kl_to_standard_normal, log_normal, reparameterize
-from vae_lib.guards import at_least_one, integer, takes, takes_pixels
+from vae_lib.guards import at_least_one, integer, takes, takes_images, takes_pixels
 from vae_lib.modes import evaluating
 
 
@@ -147,8 +147,7 @@ def log_weights(log_px_given_z, z, mu, log_var):
     Shapes: (num_samples, batch), (num_samples, batch, latent_dim) and twice (batch, latent_dim), to (num_samples,
     batch). Equation (11.1).
     """
-    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
-    return log_px_given_z + log_pz - log_normal(z, mu, log_var)
+    return log_px_given_z + log_prior(z) - log_normal(z, mu, log_var)
 
 
 def log_prior(z, prior=None):
@@ -180,10 +179,11 @@ def log_mean_exp(log_w):
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
+@takes_images
 def reconstruction(model, x):
     """The objective of a plain autoencoder: log p(x|z) at its one code z for each image, in nats; it bounds nothing.
 
-    Shapes: x (batch, C, H, W) to three tensors (batch,). Page 08.
+    Shapes: x (batch, C, H, W) to three tensors (batch,). Raises TypeError or ValueError for other images. Page 08.
     """
     log_px_given_z = model.likelihood.log_prob(x, model.decoder(model.encoder(x)))
     return Bound(log_px_given_z, log_px_given_z, torch.zeros_like(log_px_given_z))

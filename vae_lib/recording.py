@@ -52,7 +52,9 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
         images = data.train
     wall, cpu, epochs = time.perf_counter(), time.process_time(), []
     run, path = Path(runs, run_name(name, seed) + _of([*made_of, prior_of], folder)), log_path(name, seed, folder)
-    refuse_unwritable(run, path)  # found out before hours of training
+    refuse_unwritable(run, path)  # found out before hours of training, as is a log that is damaged
+    if path.exists():
+        read_log(path)
     resumed, before = run.with_name(f"{run.name}-stage0.safetensors").exists(), ""
     for i, options in enumerate(stages):
         checkpoint = run.with_name(f"{run.name}-stage{i}{before}.safetensors")

@@ -117,10 +117,12 @@ def log_joint(model, x, z, prior=None, autocast=False):
     return model.likelihood.log_prob(x, output.to(x.dtype)).double() + log_pz
 
 
+@takes(num_samples=even)
 def stratified_elbo(joint, q, num_samples, generator=None):
     """The ELBO of each image, with as many draws of every component of q, weighted by its weight, in nats: (N,).
 
-    `joint` turns z (..., N, latent_dim) into log p(x, z), (..., N). Draws come in pairs eps and -eps. The gradient to
+    `joint` turns z (..., N, latent_dim) into log p(x, z), (..., N). Draws come in pairs eps and -eps: num_samples of
+    them for each component, an even number, or it raises ValueError. The gradient to
     the weights is exact but for these draws: nothing is differentiated through the choice of a component. log q(z|x)
     passes gradients through z alone; its other part is zero on average, and left out there is no noise where q is
     the posterior. Equations (2.2) and (5.2); Morningstar et al. 2021 (stratified draws of mixtures); Roeder, Wu &

@@ -26,7 +26,8 @@ from vae_lib.objectives import Bound, elbo
     model=guards.trainable, images=guards.training_images, steps=guards.integer, batch_size=guards.integer,
     learning_rate=guards.positive, seed=guards.count, warm_up=guards.count, weight_decay=guards.not_negative,
     clip=guards.optional(guards.positive), ema=guards.optional(guards.fraction),
-    checkpoint_every=guards.optional(guards.integer))
+    checkpoint_every=guards.optional(guards.integer), objective=guards.function,
+    device=guards.optional(guards.device))
 def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=True, seed=0, objective=elbo,
         output_bias=False, warm_up=0, decay=False, weight_decay=0.0, clip=None, ema=None, muon=False, autocast=False,
         device=None, checkpoint=None, resume=False, checkpoint_every=None, progress=True):
@@ -67,9 +68,7 @@ def fit(model, images, *, steps, batch_size=128, learning_rate=1e-3, binarized=T
     batch_size = guards.integer("batch_size", batch_size, at_most=len(images))
     if autocast and not (hasattr(model, "encoder") and hasattr(model, "decoder")):
         raise ValueError(f"autocast: wanted a model with an encoder and a decoder, got {type(model).__name__}")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: wanted cpu or cuda, got {device}")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     save_every = checkpoint_every or len(images) // batch_size
     settings = checkpoint and {
         "images": fingerprint(images), "batch_size": batch_size, "learning_rate": learning_rate,
