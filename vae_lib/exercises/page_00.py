@@ -19,7 +19,7 @@ blending = Exercise("0.4", cases=[
     (reals([0.5, 1.1, -0.7]), reals([-1.9, 0.6, 0.8]), reals([0.85]))])
 larger = Exercise("0.5")
 clamped = Exercise("0.6", cases=[
-    (reals([[[[0, 1], [1, 0]]]]), reals([[[[0.3, -1.2], [0.8, 0.6]]]])),
+    (reals([[[[0, 1], [1, 0]]]]), reals([[[[0.3, -1.2], [0.0, 0.6]]]])),
     (reals([[[[0, 1]]], [[[1, 0]]]]), reals([[[[20, 40]]], [[[-90, 700]]]])),
     (reals([[[[1, 0, 1, 0]]]]), reals([[[[-1000, 1000, 1000, -1000]]]]))], gradient=1)
 
@@ -136,6 +136,12 @@ def _(x, logits):
 def _(x, logits):
     held = logits.clamp(-16, 16)
     return clamped.solution(x, held + (logits - held).detach())
+
+
+@clamped.mistake("The values are right. The gradient is not where a logit is 0: `clamp`, `relu` and `abs` have a "
+                 "corner there, and softplus has none.")
+def _(x, logits):
+    return (x * logits - logits.clamp_min(0) - (-logits.abs()).exp().log1p()).sum((-3, -2, -1))
 
 
 @clamped.mistake("The exponential overflows at a logit of 1,000: log(1 + exp(a)) is infinite there. `softplus` is not.")
