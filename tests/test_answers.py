@@ -132,6 +132,8 @@ def _():
 
 TIGHT = Exercise("4.2", rtol=1e-4)
 TIGHT.right(lambda: [1, 20])
+SINGLE = Exercise("4.1", cases=[(2.0,)])
+SINGLE.right(lambda x: torch.tensor([x]))
 COUNT = Exercise("4.9", rtol=1e-4)
 COUNT.right(lambda: 1000)
 
@@ -216,13 +218,18 @@ def broken(mu, sigma):
     (BOTH, lambda x, y: y * x, "right"),
     (BOTH, lambda x, y: x * y.detach(),
      NO + "Case 1 of 1, at (2, 3): the value is right, its gradient by argument 2 is not: entry 1: wanted 2, got 0."),
-    (BOTH, lambda x, y: (x.detach() * y).tolist()[0],
+    (BOTH, lambda x, y: (x.detach() * y).tolist(),
      NO + "Case 1 of 1, at (2, 3): the value is right, its gradient by argument 1 is not: entry 1: wanted 3, got 0."),
     (LONG, lambda *parts: 0.5, NO + "Case 1 of 1: wanted 18, got 0.5."),
     (PAIR, [], NO + "Wanted shape (2,), got shape (0,)."),
     (LETTER, " (B) ", "right"),
     (LETTER, "b.", "right"),
     (LETTER, "b) Above 1", "right"),
+    (LETTER, "b, as a is too small", "right"),
+    (LETTER, "b/c", NO + "Wanted one of the letters that stand there, got 'b/c'."),
+    (LETTER, "c, maybe B", NO + "Wanted one of the letters that stand there, got 'c, maybe B'."),
+    (SINGLE, lambda x: [[x]], "right"),
+    (SINGLE, lambda x: x, NO + "Case 1 of 1, at (2): wanted shape (1,), got one number."),
     (LETTER, "a", NO + LETTER.mistakes[0][0]),
     (LETTER, "e", NO + "Wanted one of the letters that stand there, got 'e'."),
     (LETTER, 2, NO + "Wanted a letter, got 2."),

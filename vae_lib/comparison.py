@@ -25,7 +25,8 @@ def comparable(value):
         if not value.strip():
             raise Unwritten("nothing")
         letter = re.match(r"[\W_]*([a-zA-Z])\s*(?:[^\w\s]|$)", value)
-        return letter[1].lower() if letter else value.strip()
+        hedged = letter and re.search(r"\b[b-eB-E]\b", value[letter.end(1):])  # "a" may be an article
+        return letter[1].lower() if letter and not hedged else value.strip()
     if isinstance(value, bool):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:
@@ -62,9 +63,9 @@ def nearly(found, wanted):
 
 
 def shaped(found, wanted):
-    """An answer, or a single number in the shape in which it is wanted."""
+    """An answer, or a single number in the shape in which it is wanted, if that has no more dimensions."""
     single = torch.is_tensor(found) and torch.is_tensor(wanted) and found.numel() == wanted.numel() == 1
-    return found.reshape(wanted.shape) if single else found
+    return found.reshape(wanted.shape) if single and found.ndim >= wanted.ndim else found
 
 
 def close(found, wanted, rtol):

@@ -196,6 +196,13 @@ def _(x, logits):
     return (x * logits - softplus(logits)).sum((-3, -2, -1)) / len(x)
 
 
+@all_pairs.mistake("With one image `squeeze` drops its dimension too. One number for each image is wanted, for one "
+                   "image in the shape (1,).")
+def _(x, logits):
+    x, logits = x.squeeze(), logits.squeeze()
+    return (x * logits - softplus(logits)).sum((-2, -1))
+
+
 @all_pairs.mistake("The pixels are averaged. The log probabilities of independent pixels add up.")
 def _(x, logits):
     return torch.stack(all_pairs.solution(x, logits)) / logits[0].numel()
