@@ -146,15 +146,16 @@ def cannot_serve(index, version):
 
 
 def install_cpu_torch(installer, index):
-    """Put the CPU builds of torch and torchvision into .venv, or say in one line why the ordinary index serves."""
+    """Put CPU builds of torch and torchvision into .venv: True; or say in one line why the ordinary index serves."""
     wanted = pins()
     problem = cannot_serve(index, wanted["torch"])
     if not problem:
         packages = ["{}=={}+cpu".format(name, wanted[name]) for name in ("torch", "torchvision")]
         if not subprocess.call(installer + ["--no-deps", "--index-url", index] + packages, cwd=str(ROOT)):
-            return
+            return True
         problem = "it failed to serve " + " and ".join(packages)
     say("{} cannot be used ({}): torch comes with CUDA from the ordinary index".format(index, problem))
+    return False
 
 
 def step(argv, hint):
@@ -163,19 +164,19 @@ def step(argv, hint):
 
 
 def install():
-    """Make .venv, or bring it to the pins. Stopped on the way, it is made anew, unless others made it."""
+    """Make .venv, or bring it to the pins. One that run.py made, and was stopped, is made anew from outside of it."""
     before = STAMP.read_text() if STAMP.exists() else ""
     uv = shutil.which("uv")
-    if PYTHON.exists() and not (before == UNFINISHED and OURS.exists()):
+    if PYTHON.exists() and (inside() or not (before == UNFINISHED and OURS.exists())):
         say("bringing .venv to the versions in constraints.txt")
-    elif VENV.exists() and not OURS.exists():
-        sys.exit("run.py: .venv has no working Python and was not made by run.py. Remove it, then try again")
+    elif VENV.exists() and any(VENV.iterdir()) and not OURS.exists():
+        sys.exit("run.py: .venv has no working Python, and no mark that run.py made it. Remove it, then try again")
     else:
         say("making .venv with the versions in constraints.txt: 2 to 5 minutes, " + SIZE)
         before = UNFINISHED
         VENV.mkdir(exist_ok=True)
-        STAMP.write_text(UNFINISHED)
         OURS.touch()
+        STAMP.write_text(UNFINISHED)
         for path in set(VENV.iterdir()) - {STAMP, OURS}:
             shutil.rmtree(str(path)) if path.is_dir() and not path.is_symlink() else path.unlink()
         make = [uv, "venv", "--seed", "--allow-existing", "--python"] if uv else []
@@ -187,16 +188,21 @@ def install():
     STAMP.write_text(UNFINISHED)
     try:
         index = cpu_index()
-        if index:
-            install_cpu_torch(installer, index)
+        if index and install_cpu_torch(installer, index) and before != UNFINISHED:
+            before = ""  # the old torch is gone
         step(installer + INSTALL, "the last lines above say why. Is the network up, and is there "
              "room: {}? Then try again; if it fails again, remove .venv first".format(SIZE))
     except SystemExit:
-        STAMP.write_text(before)  # pip said no: the next start asks it again
+        STAMP.write_text(before)  # pip said no: an older .venv is whole, if not marked otherwise
         raise
     for packages in itertools.chain(VENV.glob("lib/python*/site-packages"), VENV.glob("Lib/site-packages")):
         (packages / "vae_lib_here.pth").write_text(os.path.relpath(str(ROOT), str(packages)) + "\n")  # moves along
     STAMP.write_text(fingerprint())
+
+
+def inside():
+    """Whether the running Python is that of .venv, which is then not to be emptied."""
+    return pathlib.Path(sys.prefix).resolve() == VENV.resolve()
 
 
 def find_python():
@@ -204,8 +210,7 @@ def find_python():
     lack = lacking()
     if not lack:
         return sys.executable
-    inside = pathlib.Path(sys.prefix).resolve() == VENV.resolve()
-    if inside or not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
+    if inside() or not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == fingerprint()):
         say("{} has {}".format(sys.executable, lack))
         install()
     return str(PYTHON)

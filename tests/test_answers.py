@@ -226,9 +226,12 @@ def broken(mu, sigma):
     (LETTER, "b.", "right"),
     (LETTER, "b) Above 1", "right"),
     (LETTER, "b, as a is too small", "right"),
+    (LETTER, "b, i.e. above 1", "right"),
+    (LETTER, "b) with $c=2$, I'd say", "right"),
+    (LETTER, "b/a", NO + "Wanted one of the letters that stand there, got 'b/a'."),
     (LETTER, "b/c", NO + "Wanted one of the letters that stand there, got 'b/c'."),
     (LETTER, "c, maybe B", NO + "Wanted one of the letters that stand there, got 'c, maybe B'."),
-    (SINGLE, lambda x: [[x]], "right"),
+    (SINGLE, lambda x: torch.tensor([[x]]), "right"),
     (SINGLE, lambda x: x, NO + "Case 1 of 1, at (2): wanted shape (1,), got one number."),
     (LETTER, "a", NO + LETTER.mistakes[0][0]),
     (LETTER, "e", NO + "Wanted one of the letters that stand there, got 'e'."),
@@ -260,7 +263,7 @@ def test_numbers_and_cases_are_looked_at():
         Exercise("4.1", rtol=-1.0)
 
 
-@pytest.mark.parametrize("number", ["4.99", "99.1", "4", "x.1", 4.1])
+@pytest.mark.parametrize("number", ["4.99", "99.1", "4", "x.1", "", "..", "a b.1", 4.1, [4.1]])
 def test_an_exercise_that_is_not_there(number):
     with pytest.raises(ValueError, match="number: wanted that of an exercise, such as '2.1', got"):
         answer(number, 1.0)

@@ -1,10 +1,13 @@
 """The exercises as files: the two editions belong together, and each page has exercises of every kind."""
 
+import re
+
 import nbformat
 import pytest
 
 from course import exercises, pages
 from vae_lib import answers
+from vae_lib.comparison import comparable
 
 PAGES = pages.paths()
 each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
@@ -35,6 +38,14 @@ def test_each_page_has_exercises_of_all_kinds_and_a_record_of_each(path):
     assert {entry.kind for entry in entries} == {"derive", "compute", "code", "predict", "debug"}
     assert all(5 <= entry.minutes <= 60 for entry in entries)
     assert list(answers.exercises(page)) == [entry.number for entry in entries]
+
+
+@each_page
+def test_an_option_that_is_typed_whole_counts_as_its_letter(path):
+    text = "\n".join(cell.source for cell in read(path, "exercises").cells)
+    options = re.findall(r"^- (([a-e])\) .+)$", text, re.MULTILINE)
+    assert len(options) >= 3
+    assert [comparable(option) for option, _ in options] == [letter for _, letter in options]
 
 
 @each_page

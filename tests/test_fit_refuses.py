@@ -114,6 +114,10 @@ def test_fit_refuses_a_gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="^device: wanted cpu, as torch finds no CUDA here, got 'cuda:1'"):
         quiet(small_vae(), GREY, steps=1, batch_size=8, device="cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="^device: wanted one of 1 CUDA devices, counted from 0, got 'cuda:1'"):
+        quiet(small_vae(), GREY, steps=1, batch_size=8, device="cuda:1")
 
 
 def test_fit_refuses_an_objective_that_is_none():

@@ -139,8 +139,25 @@ def test_an_update_that_is_killed_makes_the_environment_anew(course, asked, monk
         with pytest.raises(KeyboardInterrupt):
             course.find_python()
     asked()
+    with monkeypatch.context() as context:
+        context.setattr(sys, "prefix", str(course.VENV))
+        course.find_python()
+    assert asked() == [PIP], "its own Python mends it, and cannot make it anew"
+    course.STAMP.write_text(course.UNFINISHED)
     course.find_python()
     assert asked() == [f"-m venv {course.VENV}", PIP]
+
+
+def test_an_update_that_fails_after_torch_was_replaced_asks_pip_again(course, asked, index, monkeypatch):
+    monkeypatch.setenv("VAE_TORCH", index[0])
+    course.find_python()
+    asked()
+    (course.ROOT / "constraints.txt").write_text((course.ROOT / "constraints.txt").read_text() + "# changed\n")
+    call = course.subprocess.call
+    with monkeypatch.context() as context, pytest.raises(SystemExit, match="Is the network up"):
+        context.setattr(course.subprocess, "call", lambda argv, cwd: call(argv, cwd=cwd) or "--no-deps" not in argv)
+        course.find_python()
+    assert course.STAMP.read_text() == ""
 
 
 def test_a_moved_folder_works_on_without_an_installation(course, asked):
@@ -296,7 +313,7 @@ def test_a_python_without_venv_names_the_package(course, asked, monkeypatch):
 
 def test_an_environment_that_others_made_is_kept(course, asked, tmp_path):
     course.PYTHON.parent.mkdir(parents=True)
-    with pytest.raises(SystemExit, match="not made by run.py. Remove it"):
+    with pytest.raises(SystemExit, match="no mark that run.py made it. Remove it"):
         course.find_python()
     shutil.copy(tmp_path / "python", course.PYTHON)
     (course.VENV / "theirs").touch()

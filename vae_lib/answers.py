@@ -197,6 +197,6 @@ def answer(number, yours):
     Raises ValueError where there is no such exercise."""
     page = number.partition(".")[0] if isinstance(number, str) else ""
     there = exercises(page) if importlib.util.find_spec(module_of(page)) else {}
-    if number not in there:
+    if not (isinstance(number, str) and number in there):
         raise ValueError(f"number: wanted that of an exercise, such as '2.1', got {number!r}")
     print(f"{number}: {there[number].verdict(yours)}")

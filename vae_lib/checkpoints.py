@@ -130,7 +130,7 @@ def described(model):
     Of a likelihood without a repr of its own that is the class.
     """
     likelihood, dtype = getattr(model, "likelihood", None), next(model.parameters()).dtype
-    return re.sub(" at 0x[0-9a-f]+", "", f"{dtype}\n{likelihood!r}\n{model!r}").splitlines()
+    return re.sub(" at 0x[0-9a-fA-F]+", "", f"{dtype}\n{likelihood!r}\n{model!r}").splitlines()
 
 
 def fingerprint(images):

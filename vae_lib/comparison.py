@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 NEARLY = 9e-3  # how far off, as a share, numbers may be that are called nearly right
+NO_LETTERS = re.compile(r"\$.*?\$|\bi\.e\b|\be\.g\b|\b['’]d\b")  # formulas and abbreviations behind a letter
+ANOTHER = re.compile(r"\b(?:[b-eB-E]|[aA](?!\s+\S))\b")  # a second letter; "a" before a word is an article
 ROUNDING = 1e-12  # how far a number may be off that should be zero
 MULTIPLES = {-1: "The sign is turned: yours is minus the answer.", 2: "Yours is twice the answer.",
              0.5: "Yours is half of the answer.",
@@ -25,8 +27,8 @@ def comparable(value):
         if not value.strip():
             raise Unwritten("nothing")
         letter = re.match(r"[\W_]*([a-zA-Z])\s*(?:[^\w\s]|$)", value)
-        hedged = letter and re.search(r"\b[b-eB-E]\b", value[letter.end(1):])  # "a" may be an article
-        return letter[1].lower() if letter and not hedged else value.strip()
+        behind = NO_LETTERS.sub(" ", value[letter.end(1):]) if letter else ""
+        return letter[1].lower() if letter and not ANOTHER.search(behind) else value.strip()
     if isinstance(value, bool):
         raise TypeError("wanted numbers or a letter, got a truth value")
     if isinstance(value, list | tuple) and value:

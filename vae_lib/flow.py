@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from vae_lib.gaussian import log_normal
 from vae_lib.guards import even, integer, takes, takes_latents
 from vae_lib.models import VAE
-from vae_lib.objectives import log_prior, log_ratio, resampled_dreg
+from vae_lib.objectives import log_ratio, resampled_dreg
 
 
 class Coupling(nn.Module):
@@ -73,7 +74,7 @@ class RealNVP(nn.Module):
     def log_prob(self, z):
         """log r(z), in nats: (..., latent_dim) to (...)."""
         u, log_det = self(z)
-        return log_prior(u) + log_det
+        return log_normal(u, torch.zeros_like(u), torch.zeros_like(u)) + log_det
 
     @takes(num_samples=integer)
     def sample(self, num_samples, generator=None):

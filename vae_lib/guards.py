@@ -205,7 +205,7 @@ def trainable(name, value):
 
 
 def device(name, value):
-    """The device as torch has it, of its name; ValueError unless it is the CPU, or CUDA where there is any."""
+    """The device as torch has it, of its name; ValueError unless it is the CPU, or a CUDA device that is there."""
     try:
         found = torch.device(value)
     except (RuntimeError, TypeError):
@@ -214,6 +214,8 @@ def device(name, value):
         raise ValueError(f"{name}: wanted cpu or cuda, got {value!r}")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{name}: wanted cpu, as torch finds no CUDA here, got {value!r}")
+    if found.type == "cuda" and (found.index or 0) >= (there := torch.cuda.device_count()):
+        raise ValueError(f"{name}: wanted one of {there} CUDA devices, counted from 0, got {value!r}")
     return found
 
 

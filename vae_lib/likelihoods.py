@@ -60,7 +60,7 @@ class Bernoulli:
     pixel_range = (0, 1)
 
     def __repr__(self):
-        return "Bernoulli()"
+        return f"{type(self).__name__}()"
 
     @takes_pixels
     def log_prob(self, x, output):
@@ -86,7 +86,7 @@ class Gaussian:
         self.variance = positive("variance", variance)
 
     def __repr__(self):
-        return f"Gaussian({self.variance})"
+        return f"{type(self).__name__}({self.variance})"
 
     @takes_pixels
     def log_prob(self, x, output):

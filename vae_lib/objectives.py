@@ -147,7 +147,8 @@ def log_weights(log_px_given_z, z, mu, log_var):
     Shapes: (num_samples, batch), (num_samples, batch, latent_dim) and twice (batch, latent_dim), to (num_samples,
     batch). Equation (11.1).
     """
-    return log_px_given_z + log_prior(z) - log_normal(z, mu, log_var)
+    log_pz = log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+    return log_px_given_z + log_pz - log_normal(z, mu, log_var)
 
 
 def log_prior(z, prior=None):
