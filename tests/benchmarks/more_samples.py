@@ -21,29 +21,28 @@ from vae_lib.refinement import encoder_proposal, refine
 from vae_lib.training import fit
 
 RUNS = {"16 samples": LONGER | dict(steps=2100, seed=70), "64 samples": L64 | dict(steps=750, seed=70)}
-RESULTS = Path(__file__).with_suffix(".json")
-HALF = dict(batch_size=500, autocast=True)
 
 
-def log_likelihoods(model, x):
+def log_likelihoods(model, x, prior=None):
     """Estimates of log p(x), in nats, by each proposal: {its name: one for each image}."""
-    q = refine(model, x[:400], start=encoder_proposal(model, x[:400], 500), **REFINING, **HALF)
-    return {"encoder": importance_estimates(model, x[:2000], 200, **HALF).log_px,
-            "refined": importance_estimates(model, x[:400], 1000, q=q, **HALF).log_px}
+    options = dict(batch_size=500, autocast=True, prior=prior)
+    q = refine(model, x[:400], start=encoder_proposal(model, x[:400], 500), **REFINING, **options)
+    return {"encoder": importance_estimates(model, x[:2000], 200, **options).log_px,
+            "refined": importance_estimates(model, x[:400], 1000, q=q, **options).log_px}
 
 
 def mean(values):
     return {"mean": values.mean().item(), "stderr": values.std().item() / len(values) ** 0.5}
 
 
-def report(found):
+def report(found, path):
     """Write the NLLs of {model: {proposal: log p(x)}}, and by how much a model's is lower than each one before it."""
     results = {name: {q: mean(-log_px) for q, log_px in of_model.items()} for name, of_model in found.items()}
     for before, after in combinations(found, 2):
         results[f"{after}: lower than {before} by"] = {q: mean(found[after][q] - found[before][q])
                                                        for q in found[after]}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(RESULTS.read_text())
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    print(path.read_text())
 
 
 def main():
@@ -53,7 +52,8 @@ def main():
         models[name] = pretrained("two_hours_folded")
         fit(models[name], images, checkpoint=f"runs/more_samples-{name[:2]}.safetensors", resume=True, **options)
     x = fixed_binarization(held_out)
-    report({name: log_likelihoods(model.requires_grad_(False), x) for name, model in models.items()})
+    found = {name: log_likelihoods(model.requires_grad_(False), x) for name, model in models.items()}
+    report(found, Path(__file__).with_suffix(".json"))
 
 
 if __name__ == "__main__":
