@@ -122,11 +122,10 @@ def stratified_elbo(joint, q, num_samples, generator=None):
     """The ELBO of each image, with as many draws of every component of q, weighted by its weight, in nats: (N,).
 
     `joint` turns z (..., N, latent_dim) into log p(x, z), (..., N). Draws come in pairs eps and -eps: num_samples of
-    them for each component, an even number, or it raises ValueError. The gradient to
-    the weights is exact but for these draws: nothing is differentiated through the choice of a component. log q(z|x)
-    passes gradients through z alone; its other part is zero on average, and left out there is no noise where q is
-    the posterior. Equations (2.2) and (5.2); Morningstar et al. 2021 (stratified draws of mixtures); Roeder, Wu &
-    Duvenaud 2017.
+    them for each component, an even number, or it raises ValueError. The gradient to the weights is exact but for these
+    draws: nothing is differentiated through the choice of a component. log q(z|x) passes gradients through z alone; its
+    other part is zero on average, and left out there is no noise where q is the posterior. Equations (2.2) and (5.2);
+    Morningstar et al. 2021 (stratified draws of mixtures); Roeder, Wu & Duvenaud 2017.
     """
     eps = q.noise(num_samples // 2, generator)
     z = q.of_components(torch.cat([eps, -eps]))

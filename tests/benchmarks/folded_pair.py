@@ -3,10 +3,10 @@
     python tests/benchmarks/folded_pair.py
 
 two_hours and its flow are trained together for a tenth of the steps of flow_together, on the last 50,000 training
-images, and then folded. The control is folded as they stand. Both then get a sleep phase and the bound of 64 samples,
-for a sixteenth of the steps of folded_64. The negative log-likelihoods of held-out digits, 2,000 by draws of the
-encoder's q and 400 by draws of a refined q, go to folded_pair.json, beside those of the pair before and after it was
-trained together, with the flow for its prior; the paired differences, too. Takes some 40 minutes of CPU time; a run
+images, and then folded. The control is folded as they stand. Both then get 400 steps of the sleep phase, and 500 on the
+bound of 64 samples, a sixteenth of those of folded_64. The negative log-likelihoods of held-out digits, 2,000 by draws
+of the encoder's q and 400 by draws of a refined q, go to folded_pair.json, beside those of the pair before and after it
+was trained together, with the flow for its prior; the paired differences, too. Takes some 40 minutes of CPU time; a run
 that was cut goes on from its checkpoint in runs/.
 """
 
