@@ -59,7 +59,7 @@ OURS = {
         FlowVAE(network("dense"), bent_flow()), IMAGES,
         lambda model, x: -resampled_dreg_with_flow(model, x, 4).elbo.mean()),
     **{f"weights of {name}": lambda name=name: of_course(pretrained(name), BITS) for name in (
-        "two_latents", "conv_mnist", "six_minutes", "two_hours", "two_hours_folded", "folded_longer", "folded_64")},
+        "two_latents", "conv_mnist", "six_minutes", "two_hours", "two_hours_folded", "folded_64")},
 }
 
 

@@ -96,10 +96,6 @@ RECIPES = {
         "two_hours and its flow, trained on together, with all 60,000 images; meant for an hour on two cores",
         FlowVAE, (LONGER | dict(steps=9000, seed=30, objective=partial(resampled_dreg_with_flow, num_samples=16)),),
         made_of=("two_hours", "two_hours_flow"), all_images=True),
-    "folded_longer": Recipe(
-        "two_hours_folded, trained on with all 60,000 images, by 16 samples, then 64; meant for two hours on two cores",
-        copy.deepcopy, (LONGER | dict(steps=7800, seed=50), L64 | dict(steps=7000, seed=60)),
-        made_of=("two_hours_folded",), all_images=True),
     "folded_64": Recipe(
         "two_hours_folded, trained on with all 60,000 images, by 64 samples; meant for an hour and a half on two cores",
         copy.deepcopy, (L64 | dict(steps=8000, seed=80),), made_of=("two_hours_folded",), all_images=True),
