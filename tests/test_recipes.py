@@ -53,7 +53,7 @@ def test_the_log_is_that_of_the_recipe(name, seed):
 def test_the_weights_reach_what_the_log_says(name, digits):
     """The mean over 1,000 digits is that over 10,000 in the log, give or take its standard error.
 
-    Three recipes have seen these digits. Their logs have no validation.
+    Recipes with `all_images` have seen these digits. Their logs have no validation.
     """
     vae, prior = recipes.vae_and_prior(name, recipes.pretrained(name), recipes.WEIGHTS)
     log = recipes.training_log(name)

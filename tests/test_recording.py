@@ -431,6 +431,13 @@ def test_measure_wants_the_log_of_the_run(small):
         recording.measure("small", 5, **small)
 
 
+@pytest.mark.parametrize("task", [recording.measure, partial(recording.measure_gaps, num_images=5)])
+def test_measure_wants_the_weights_of_the_run(small, task):
+    recording.train("small", **small)
+    with pytest.raises(FileNotFoundError, match="small-seed7.safetensors: wanted the weights of the run, which"):
+        task("small", seed=7, **small)
+
+
 @pytest.mark.parametrize("closed", ["weights", "runs"])
 @pytest.mark.parametrize("task", [recording.train, partial(recording.measure, num_samples=5)], ids=["train", "measure"])
 def test_a_folder_that_may_not_be_written_is_found_out_before_the_work(small, tmp_path, monkeypatch, task, closed):

@@ -13,7 +13,7 @@ from vae_lib.evaluation import average_estimates, importance_estimates, nll
 from vae_lib.exact import NonlinearModel
 from vae_lib.flow import FlowVAE, RealNVP
 from vae_lib.likelihoods import Gaussian
-from vae_lib.models import dense_vae
+from vae_lib.models import dense_ae, dense_vae
 from vae_lib.refinement import Gaps, Proposal, encoder_proposal, gaps, log_joint, refine, stratified_elbo
 from vae_lib.residual import residual_vae
 
@@ -369,7 +369,7 @@ def test_one_temperature_is_importance_weighting():
 
 
 def test_annealing_takes_each_image_with_its_own_z_and_q(refined):
-    model, exact, q = refined
+    model, exact, _ = refined
     x, z = own_images(model, 12, seed=3)
     start = refine(model, x, "full", start=encoder_proposal(model, x), **FAST)
     for batch_size in (1, 8, 500):
@@ -434,8 +434,15 @@ def test_a_q_that_does_not_fit_is_refused(function, q, error, message):
 @pytest.mark.parametrize("function", [ais, own_images, partial(importance_sandwich, z=normals(12, 2))])
 def test_annealing_refuses_a_vae_with_a_prior_of_its_own(function):
     model = FlowVAE(dense_vae((1, 2, 3), (4,), 2), RealNVP(2)).double()
-    with pytest.raises(ValueError, match="^prior: wanted model.flow, the prior of this FlowVAE, got None"):
+    with pytest.raises(ValueError, match=r"^model: wanted a VAE with the prior N\(0, I\), got a FlowVAE: `folded`"):
         function(model, 3 if function is own_images else FEW.sigmoid())
+
+
+@pytest.mark.parametrize("model", [RealNVP(2), dense_ae((1, 2, 3), (4,), 2), "conv_mnist"], ids=["flow", "AE", "name"])
+@pytest.mark.parametrize("function", [ais, own_images, partial(importance_sandwich, z=normals(12, 2))])
+def test_annealing_refuses_what_is_no_vae(function, model):
+    with pytest.raises(TypeError, match=f"^model: wanted a VAE, got {type(model).__name__}$"):
+        function(model, 3 if function is own_images else FEW)
 
 
 @pytest.mark.parametrize("function, options, message", [

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vae_lib import latents
-from vae_lib.evaluation import check_prior, check_proposal, importance_estimates
+from vae_lib.evaluation import check_proposal, importance_estimates
+from vae_lib.flow import FlowVAE
 from vae_lib.guards import count, finite_or_stop, integer, takes, tensor
 from vae_lib.modes import evaluating
 from vae_lib.objectives import log_mean_exp, log_prior
@@ -34,9 +35,9 @@ class Sandwich(NamedTuple):
 def own_images(model, num_images, seed=0):
     """Images that the model draws, and the z of each: x (N, C, H, W), then z (N, latent_dim), on the model's device.
 
-    p(z) is N(0, I) in this module: a FlowVAE raises ValueError, and is to be `folded` first.
+    p(z) is N(0, I) in this module: a FlowVAE raises ValueError, and is to be `folded` first. TypeError for no VAE.
     """
-    check_prior(model, None)
+    _check_model(model)
     like = next(model.parameters())
     generator = stream(like.device, 4, seed)
     with evaluating(model):
@@ -52,6 +53,7 @@ def importance_sandwich(model, x, z, num_samples=500, q=None, batch_size=500, se
     errors, are those of `importance_estimates`. Networks run in float32, as z is a draw of that model's posterior. The
     bounds meet as num_samples grows. Equation (11.3) and exercise 11.1; Sobolev & Vetrov 2019.
     """
+    _check_model(model)
     q = encoder_proposal(model, x, batch_size) if q is None else q
     check_proposal("q", q, x)
     tensor("z", z, len(x), q.loc.shape[-1])
@@ -84,7 +86,7 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
     Neal 2001; Grosse, Ghahramani & Adams 2015 (bidirectional Monte Carlo); Wu, Burda, Salakhutdinov & Grosse 2017.
     """
     latents.check_vae(model, x)
-    check_prior(model, None)
+    _check_model(model)
     q = encoder_proposal(model, x, batch_size) if q is None else q
     check_proposal("q", q, x)
     if q.loc.shape[1] != 1:
@@ -114,6 +116,12 @@ def ais(model, x, z=None, q=None, temperatures=100, chains=8, leapfrogs=5, batch
     bounds = torch.cat(found, 1)
     finite_or_stop({"log_w": bounds}, latents.DIVERGED)
     return Sandwich(bounds[0], None if z is None else bounds[1])
+
+
+def _check_model(model):
+    latents.check_model(model)
+    if isinstance(model, FlowVAE):
+        raise ValueError("model: wanted a VAE with the prior N(0, I), got a FlowVAE: `folded` makes one of it")
 
 
 def _target(model, x, q, u):

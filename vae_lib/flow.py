@@ -159,8 +159,8 @@ def folded(vae, flow=None):
 
     A FlowVAE's flow may be left out: it is its own. Everything is copied, and the flow twice, for encoder and decoder,
     in the type and on the device of the VAE's weights. The posterior of u is not that of z, so the encoder has to be
-    trained anew. Raises TypeError for what is no VAE or no RealNVP, ValueError for a flow of other latents. Equation
-    (12.7), of (12.5); Chen et al. 2017, section 3.2.
+    trained anew. Raises TypeError for what is no VAE or no RealNVP, ValueError for a flow of other latents, or
+    another one than a FlowVAE's own. Equation (12.7), of (12.5); Chen et al. 2017, section 3.2.
     """
     flow = getattr(vae, "flow", None) if flow is None else flow
     _check_parts(vae, flow)

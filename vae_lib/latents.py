@@ -105,10 +105,15 @@ def active_units(mu, threshold=0.01):
     return tensor("mu", mu, "N", "latent_dim", at_least=2).double().var(0) > threshold
 
 
-def check_vae(model, x, at_least=1):
-    """Refuse a model that is no VAE, and images out of its likelihood's range: TypeError or ValueError."""
+def check_model(model):
+    """Refuse a model that is no VAE: TypeError."""
     if not (isinstance(model, torch.nn.Module) and hasattr(model, "likelihood")) or isinstance(model, AE):
         raise TypeError(f"model: wanted a VAE, got {type(model).__name__}")
+
+
+def check_vae(model, x, at_least=1):
+    """Refuse a model that is no VAE, and images out of its likelihood's range: TypeError or ValueError."""
+    check_model(model)
     pixels_for(model.likelihood, "x", tensor("x", x, "N", "C", "H", "W", at_least=at_least))
 
 

@@ -48,10 +48,12 @@ class Recipe(NamedTuple):
         return self.prior_of is not None or self.build is FlowVAE
 
 
-# two residual networks, and how they are trained, on the ELBO and on the bound of 16 samples
+# two residual networks, and how they are trained: on the ELBO, on the bound of 16 samples, in the sleep phase of a
+# folded model, and, in later stages by Muon, on the bounds of 16 and of 64
 ONE_BLOCK, TWO_BLOCKS = (partial(residual_vae, channels=(32, 64), latent_dim=40, blocks=blocks) for blocks in (1, 2))
 RESIDUAL = dict(batch_size=128, decay=True, ema=0.9995, clip=100.0, seed=0, autocast=True)
 L16 = RESIDUAL | dict(objective=partial(resampled_dreg, num_samples=16))
+SLEEP = RESIDUAL | dict(learning_rate=1e-3, objective=sleep_phase, ema=0.995)
 LONGER = L16 | dict(learning_rate=1.5e-3, weight_decay=0.1, muon=True)
 L64 = LONGER | dict(objective=partial(resampled_dreg, num_samples=64))
 
@@ -84,12 +86,13 @@ RECIPES = {
         "two residual blocks a stage, weight decay, the bound of 16 samples twice; meant for two hours on two cores",
         TWO_BLOCKS, staged(13000, 2e-3, 11000, 1.5e-3, again_steps=8000, weight_decay=0.1)),
     "two_hours_flow": Recipe(
-        "a flow for the prior of two_hours, meant for seven minutes on two cores", partial(RealNVP, latent_dim=40),
-        (dict(steps=8000, batch_size=128, learning_rate=2e-3, decay=True, ema=0.999, clip=100.0, seed=0,
-              objective=partial(ex_post, num_samples=4)),), prior_of="two_hours"),
+        "a flow for the prior of two_hours, meant for a quarter of an hour on two cores",
+        partial(RealNVP, latent_dim=40), (dict(steps=8000, batch_size=128, learning_rate=2e-3, decay=True, ema=0.999,
+                                               clip=100.0, seed=0, objective=partial(ex_post, num_samples=4)),),
+        prior_of="two_hours"),
     "two_hours_folded": Recipe(
         "two_hours and its flow as one VAE with the prior N(0, I), trained on; meant for half an hour on two cores",
-        folded, (RESIDUAL | dict(steps=2000, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
+        folded, (SLEEP | dict(steps=2000),
                  L16 | dict(steps=8000, learning_rate=1.5e-3, weight_decay=0.1, seed=20)),
         made_of=("two_hours", "two_hours_flow")),
     "flow_together": Recipe(

@@ -97,8 +97,8 @@ def measure(name, num_samples=500, seed=0, folder=WEIGHTS, runs="runs", refined=
     They are drawn from the encoder's q or, with `refined`, from Gaussians that `refine` finds for each image by
     REFINING; the log's key is then "nll_refined". The estimates of every PART images go to `runs`, and a second start
     on such a device goes on from there. Like `fit`, it works on a GPU if CUDA finds one, with other draws than on a
-    CPU; the log says on which machine. Raises FileNotFoundError for a run without a log, ValueError for a log of other
-    weights than those to measure, and where there is no full test set.
+    CPU; the log says on which machine. Raises FileNotFoundError for a run without weights or log, ValueError for a log
+    of other weights than those to measure, and where there is no full test set.
     """
     integer("num_samples", num_samples)
     run = _to_measure(name, seed, folder, runs)
@@ -147,6 +147,8 @@ class _Run(NamedTuple):
 
 def _to_measure(name, seed, folder, runs):
     weights, log = _weights_path(name, seed, folder, runs), log_path(name, seed, folder)
+    if not weights.exists():
+        raise FileNotFoundError(f"{weights}: wanted the weights of the run, which `train` leaves")
     vae, prior = vae_and_prior(name, load_weights(untrained(name, folder), weights).to(_device()), folder)
     checksum = _checksum(weights) + _of([recipe(name).prior_of], folder)
     _log_of(log, checksum)  # found out before a measurement that may take an hour

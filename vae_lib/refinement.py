@@ -259,16 +259,16 @@ def gaps(model, x, num_samples=5000, elbo_samples=500, batch_size=500, seed=0, a
     """What the encoder misses of log p(x), what its family, and what importance sampling from it: Gaps, image by image.
 
     The ELBOs of refined Gaussians are from `elbo_samples` draws, other estimates from num_samples, all of them draws
-    by which nothing was chosen. `climbing` goes to `refine`. Arguments, shapes and errors as for it and for `nll`.
-    Equation (3.12); Cremer, Li & Duvenaud 2018.
+    by which nothing was chosen. `climbing` goes to `refine`, but for `family` and `start`, which it gets from here.
+    Other arguments, shapes and errors are those of `refine` and `nll`. Equation (3.12); Cremer, Li & Duvenaud 2018.
     """
     common = dict(batch_size=batch_size, seed=seed, autocast=autocast, progress=progress, prior=prior)
-    by_encoder = importance_estimates(model, x, num_samples, **common)
-    elbos, q = {"encoder": by_encoder.log_px_given_z - by_encoder.kl}, None
+    elbos, q = {}, None
     for family in FAMILIES:
         q = refine(model, x, family, start=q, **common, **climbing)
         found = importance_estimates(model, x, num_samples if family == "mixture" else elbo_samples, q=q, **common)
         elbos[family] = found.log_px_given_z - found.kl
-    return Gaps(**elbos, log_px=found.log_px, log_px_by_encoder=by_encoder.log_px,
-                effective_size=found.effective_sample_size,
+    by_encoder = importance_estimates(model, x, num_samples, **common)
+    return Gaps(by_encoder.log_px_given_z - by_encoder.kl, **elbos,
+                log_px=found.log_px, log_px_by_encoder=by_encoder.log_px, effective_size=found.effective_sample_size,
                 effective_size_by_encoder=by_encoder.effective_sample_size)

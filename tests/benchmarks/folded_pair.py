@@ -13,34 +13,27 @@ a slow machine; a run that was cut goes on from its checkpoint in runs/.
 from functools import partial
 from pathlib import Path
 
-from more_samples import log_likelihoods, report
+from trials import log_likelihoods, report, trained
 
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.flow import FlowVAE, folded, resampled_dreg_with_flow
-from vae_lib.objectives import sleep_phase
-from vae_lib.recipes import L64, LONGER, RESIDUAL, pretrained
-from vae_lib.training import fit
+from vae_lib.recipes import L64, LONGER, SLEEP, pretrained
 
 TOGETHER = LONGER | dict(steps=900, seed=70, objective=partial(resampled_dreg_with_flow, num_samples=16))
-AFTER_FOLDING = (RESIDUAL | dict(steps=400, learning_rate=1e-3, objective=sleep_phase, ema=0.995),
-                 L64 | dict(steps=750, seed=70))
-
-
-def trained(model, images, name, stages):
-    for i, options in enumerate(stages):
-        fit(model, images, checkpoint=f"runs/folded_pair-{name}-stage{i}.safetensors", resume=True, **options)
-    return model.requires_grad_(False)
+AFTER_FOLDING = SLEEP | dict(steps=400), L64 | dict(steps=750, seed=70)
 
 
 def main():
     held_out, images = validation_split(load("MNIST").train)
     before = FlowVAE(pretrained("two_hours"), pretrained("two_hours_flow")).requires_grad_(False)
-    together = trained(FlowVAE(before, before.flow).requires_grad_(True), images, "together", [TOGETHER])
+    together = trained(FlowVAE(before, before.flow).requires_grad_(True), images, "folded_pair-together",
+                       [TOGETHER])
     pairs = {"with its flow": before, "trained together": together}
     x = fixed_binarization(held_out)
     found = {name: log_likelihoods(pair, x, prior=pair.flow) for name, pair in pairs.items()}
     for name, pair in pairs.items():
-        model = trained(folded(pair).requires_grad_(True), images, name.split()[-1] + "-folded", AFTER_FOLDING)
+        model = folded(pair).requires_grad_(True)
+        model = trained(model, images, f"folded_pair-{name.split()[-1]}-folded", AFTER_FOLDING)
         found[f"{name}, then folded"] = log_likelihoods(model, x)
     report(found, Path(__file__).with_suffix(".json"))
 

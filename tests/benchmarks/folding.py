@@ -10,7 +10,7 @@ differences. Takes some 10 minutes of CPU time.
 
 from pathlib import Path
 
-from more_samples import log_likelihoods, report
+from trials import log_likelihoods, report
 
 from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.flow import folded

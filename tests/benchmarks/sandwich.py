@@ -1,17 +1,18 @@
 """How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; forty minutes, one core.
 
 A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds, each on average
-(exercise 11.1). For 64 images of each recipe this prints the mean of both, and their distance with its standard error:
-from 1,000 importance samples of the encoder's q, of a q refined as for the logs of the recipes, by networks in
-bfloat16, and of one refined in more steps, in float32; and from annealed importance sampling. Last, the samples of
-either refined q below and the annealed bound above. All bounds are by networks in float32. Last result: sandwich.txt.
+(exercise 11.1). For 64 images of each recipe, whose model is a VAE with the prior N(0, I), this prints the mean of both
+and their distance with its standard error: from 1,000 importance samples of the encoder's q, of a q refined as for the
+logs of the recipes, by networks in bfloat16, and of one refined in more steps, in float32; and from annealed importance
+sampling. Last, the samples of either refined q below and the annealed bound above. All bounds are by networks in
+float32. Last result: sandwich.txt.
 """
-import math
 import sys
 
 import torch
 
 from vae_lib.annealing import Sandwich, ais, importance_sandwich, own_images
+from vae_lib.latents import stderr_of
 from vae_lib.recipes import pretrained
 from vae_lib.recording import REFINING
 from vae_lib.refinement import encoder_proposal, refine
@@ -22,7 +23,7 @@ IMAGES = 64
 def row(name, bounds):
     distance = bounds.upper - bounds.lower
     return (f"  {name:<38}{bounds.lower.mean():9.3f}{bounds.upper.mean():9.3f}"
-            f"{distance.mean():9.3f} ± {distance.std() / math.sqrt(len(distance)):.3f}")
+            f"{distance.mean():9.3f} ± {stderr_of(distance):.3f}")
 
 
 def main(names):
