@@ -211,7 +211,7 @@ def test_an_update_is_timed(page):
     code = "name => { vae.choose(name); return vae.times().at(-1) }"
     milliseconds = sorted(page.evaluate(code, name) for name in "0123456789" * 2)
     print(f"an update of the page while one draws: {milliseconds[10]:.0f} ms")
-    assert page.locator("#milliseconds").text_content() == f"{page.evaluate('vae.times().at(-1)'):.0f}"
+    assert abs(int(page.locator("#milliseconds").text_content()) - page.evaluate("vae.times().at(-1)")) <= 0.5
 
 
 @pytest.mark.parametrize("width", [1280, 390, 360])
