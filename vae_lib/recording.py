@@ -39,7 +39,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     The weights of another seed than 0, or of a recipe that does not ship, stay in `runs`. A recipe with `prior_of` or
     `made_of` wants those recipes' weights, of seed 0, in `folder`, and resumes only if they have not changed. If the
     run repeats that of the log in `folder`, its measurements stay in the new log; if it resumes that very run, date and
-    seconds stay too. A list "tried" in that log, of other choices that were tried before, always stays.
+    seconds stay too. Lists in that log of what was tried before always stay: "trials", in numbers, and "tried", in words.
     """
     about, _, stages, prior_of, made_of, all_images, _ = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
@@ -86,8 +86,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     if all(old.get(key) == log[key] for key in ("stages", "history", "validation", "test")):
         kept = ("seconds_of_last_start", "date", "machine", "resumed") if resumed else ()
         log |= {key: old[key] for key in (*kept, "nll", "nll_refined", "gaps") if key in old}
-    if "tried" in old:
-        log["tried"] = old["tried"]
+    log |= {key: old[key] for key in ("trials", "tried") if key in old}
     write_log(log, path)
 
 

@@ -11,23 +11,11 @@ goes on from its checkpoint in runs/.
 
 from pathlib import Path
 
-from trials import log_likelihoods, report, trained
+from trials import from_two_hours_folded
 
-from vae_lib.data import fixed_binarization, load, validation_split
-from vae_lib.recipes import L64, LONGER, pretrained
+from vae_lib.recipes import L64, LONGER
 
 RUNS = {"16 samples": LONGER | dict(steps=2100, seed=70), "64 samples": L64 | dict(steps=750, seed=70)}
 
-
-def main():
-    held_out, images = validation_split(load("MNIST").train)
-    models = {"as it stands": pretrained("two_hours_folded").requires_grad_(False)}
-    for name, options in RUNS.items():
-        models[name] = trained(pretrained("two_hours_folded"), images, f"more_samples-{name[:2]}", [options])
-    x = fixed_binarization(held_out)
-    found = {name: log_likelihoods(model, x) for name, model in models.items()}
-    report(found, Path(__file__).with_suffix(".json"))
-
-
 if __name__ == "__main__":
-    main()
+    from_two_hours_folded(RUNS, Path(__file__).with_suffix(".json"))

@@ -4,11 +4,24 @@ import json
 import zlib
 from itertools import combinations
 
+from vae_lib.data import fixed_binarization, load, validation_split
 from vae_lib.evaluation import importance_estimates
 from vae_lib.latents import stderr_of
+from vae_lib.recipes import pretrained
 from vae_lib.recording import REFINING
 from vae_lib.refinement import encoder_proposal, refine
 from vae_lib.training import fit
+
+
+def from_two_hours_folded(runs, path):
+    """Report the NLLs of two_hours_folded as it stands and after each run: {its name: the arguments of its fit}."""
+    held_out, images = validation_split(load("MNIST").train)
+    models = {"two_hours_folded": pretrained("two_hours_folded").requires_grad_(False)}
+    for name, options in runs.items():
+        run = f"{path.stem}-{name.replace(' ', '-').replace(',', '')}"
+        models[name] = trained(pretrained("two_hours_folded"), images, run, [options])
+    x = fixed_binarization(held_out)
+    report({name: log_likelihoods(model, x) for name, model in models.items()}, path)
 
 
 def trained(model, images, name, stages):
