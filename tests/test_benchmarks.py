@@ -15,7 +15,7 @@ from vae_lib.exact import LinearGaussian, linear_vae
 from vae_lib.gaussian import kl_between_normals
 from vae_lib.models import dense_vae
 from vae_lib.objectives import elbo, resampled_dreg
-from vae_lib.recipes import pretrained
+from vae_lib.recipes import pretrained, training_log
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,6 +123,18 @@ def test_a_trial_reports_means_and_paired_differences(trials, tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["start"]["q"] == pytest.approx({"mean": 5, "stderr": 2 / 3 ** 0.5})
     assert found["end: lower than start by"]["q"] == pytest.approx({"mean": 1, "stderr": 1 / 3 ** 0.5})
+
+
+def test_the_trials_of_a_log_are_what_the_benchmarks_found(trials):
+    rows = training_log("folded_64")["trials"]
+    for row in rows:
+        script, (name, other) = importlib.import_module(row["results"].removesuffix(".json")), row["compared"]
+        found = json.loads((ROOT / "tests/benchmarks" / row["results"]).read_text())[f"{name}: lower than {other} by"]
+        assert row["nll_difference"] == {q: {"mean": -by["mean"], "stderr": by["stderr"]} for q, by in found.items()}
+        if hasattr(script, "RUNS"):
+            assert row["steps"] == script.RUNS[name]["steps"]
+    runs = importlib.import_module("next_stage").RUNS
+    assert {row["compared"][0] for row in rows if row["results"] == "next_stage.json"} == set(runs)
 
 
 LINE = LinearGaussian(normals(4, 1, seed=1), normals(4, seed=2), variance=0.3)

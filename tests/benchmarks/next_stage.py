@@ -51,7 +51,7 @@ def kl_of_own_images(model, x, num_samples):
 
 
 def shifts(model, x, num_samples, weight=0.1):
-    """The bound of x, minus `weight` times the KL between q of x and q of x moved by one pixel; Sinha & Dieng 2021."""
+    """The bound of x, minus weight * KL(q(z|x') || q(z|x)), x' being x moved by one pixel; after Sinha & Dieng 2021."""
     bound = resampled_dreg(model, x, num_samples)
     side, axis = (1, -1)[torch.randint(2, ())], (2, 3)[torch.randint(2, ())]
     q, moved_q = (Normal(mu, (0.5 * log_var).exp()) for mu, log_var in map(model.encoder, (x, x.roll(side, axis))))

@@ -1,4 +1,4 @@
-"""How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; forty minutes, one core.
+"""How far are estimates of log p(x) off? `python tests/benchmarks/sandwich.py [recipe ...]`; an hour, one core.
 
 A model's own images come with an exact draw of their posterior, so log p(x) lies between two bounds, each on average
 (exercise 11.1). For 64 images of each recipe, whose model is a VAE with the prior N(0, I), this prints the mean of both
