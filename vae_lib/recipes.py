@@ -131,9 +131,9 @@ def training_log(name, seed=0):
 
     The history has the mean of each epoch, in nats, of the stage's objective and its parts; "nll" has the results of
     `measure`, by number of samples, "nll_refined" those with a refined q, and "gaps" the parts of the ELBO's gap, by
-    number of images. "weights" is the checksum of the weights that were measured (with that of the VAE behind, for a
-    prior alone); some logs of other seeds lack it. Raises ValueError for an unknown recipe, FileNotFoundError for a
-    seed that was not run.
+    number of images. "trials" and "tried" say what was tried before, in numbers and in words. "weights" is the checksum
+    of the weights that were measured (with that of the VAE behind, for a prior alone); some logs of other seeds lack
+    it. Raises ValueError for an unknown recipe, FileNotFoundError for a seed that was not run.
     """
     recipe(name)
     return read_log(log_path(name, seed, WEIGHTS))

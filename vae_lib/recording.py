@@ -39,7 +39,7 @@ def train(name, seed=0, folder=WEIGHTS, runs="runs"):
     The weights of another seed than 0, or of a recipe that does not ship, stay in `runs`. A recipe with `prior_of` or
     `made_of` wants those recipes' weights, of seed 0, in `folder`, and resumes only if they have not changed. If the
     run repeats that of the log in `folder`, its measurements stay in the new log; if it resumes that very run, date and
-    seconds stay too. Lists in that log of what was tried before always stay: "trials", in numbers, and "tried", in words.
+    seconds stay too. Lists in that log of what was tried before, "trials" in numbers and "tried" in words, always stay.
     """
     about, _, stages, prior_of, made_of, all_images, _ = recipe(name)
     stages = [options | {"seed": options["seed"] + seed} for options in stages]
