@@ -4,8 +4,8 @@ A model's own images come with an exact draw of their posterior, so log p(x) lie
 (exercise 11.1). For 64 images of each recipe, whose model is a VAE with the prior N(0, I), this prints the mean of both
 and their distance with its standard error: from 1,000 importance samples of the encoder's q, of a q refined as for the
 logs of the recipes, by networks in bfloat16, and of one refined in more steps, in float32; from 5,000 of the mixture
-that goes on from that, as in the gaps of the logs; and from annealed importance sampling. Last, the samples of each
-refined q below and the annealed bound above. All bounds are by networks in float32. Last result: sandwich.txt.
+that goes on from that, as many as in the gaps of the logs; and from annealed importance sampling. Last, the samples of
+each refined q below and the annealed bound above. All bounds are by networks in float32. Last result: sandwich.txt.
 """
 import sys
 

@@ -1,9 +1,9 @@
 """How long does a step of two_hours_folded take? `python tests/benchmarks/step_times.py`; two minutes, alone.
 
 For each run of next_stage.py, and for folded_64, whose samples are 64 and whose optimizer is Muon, this prints the
-seconds of a step by the clock, the median of ten, and how many steps of the first kind, 16 samples by Adam, it is
-worth. The numbers of steps there follow from that, and so does what a recorded run takes on another machine. Last
-result: step_times.txt.
+seconds of a step on the CPU by the clock, the median of ten, and how many steps of the first kind, 16 samples by Adam,
+it is worth. By these ratios the runs there take equal time, to within a tenth, checkpoints left out; and by the seconds
+a stage of such steps that was recorded can be compared with this machine. Last result: step_times.txt.
 """
 
 import statistics
@@ -25,7 +25,8 @@ def seconds(options, images, steps=10):
         times.append(time.perf_counter())
         return options["objective"](model, x)
 
-    fit(pretrained("two_hours_folded"), images, progress=False, **options | dict(steps=steps + 2, objective=timed))
+    alone = dict(steps=steps + 2, objective=timed, device=torch.device("cpu"), progress=False)
+    fit(pretrained("two_hours_folded"), images, **options | alone)
     return statistics.median(after - before for before, after in zip(times[1:], times[2:]))
 
 
